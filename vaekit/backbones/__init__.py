@@ -1,0 +1,16 @@
+"""Backbones: builders of encoder and decoder networks for any data shape.
+
+The classes are imported when first asked for: `vaekit.backbones.<ClassName>` (`dir(vaekit.backbones)` lists them).
+"""
+
+from typing import Any
+
+from vaekit.registry import backbones
+
+
+def __getattr__(name: str) -> Any:
+    return backbones.attribute(name)
+
+
+def __dir__() -> list[str]:
+    return backbones.attributes()

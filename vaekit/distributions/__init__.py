@@ -1,0 +1,1 @@
+"""Distributions and divergences: pure probability, no networks."""

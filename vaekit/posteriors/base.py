@@ -1,0 +1,31 @@
+"""The contract of a posterior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Posterior"]
+
+
+class Posterior(nn.Module):
+    """Turns an encoder's features into a distribution over the latent.
+
+    A subclass takes `(features, latent_dim)` by position and its options as keywords, and its `forward` returns a
+    distribution with `batch_shape (B,)` and `event_shape (latent_dim,)`.
+
+    Arguments:
+        features: The number F of features that the encoder gives.
+        latent_dim: The number D of latent dimensions.
+    """
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.features = features
+        self.latent_dim = latent_dim
+
+    def forward(
+        self, features: Tensor, prior: torch.distributions.Distribution
+    ) -> torch.distributions.Distribution:
+        """Return q(z|x) for features of shape (B, F); the prior is there for posteriors that are relative to it."""
+        raise NotImplementedError

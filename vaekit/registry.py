@@ -1,0 +1,287 @@
+"""One small registry per family of parts: names, metadata, lazy import, plug-ins, typed options.
+
+A part is registered beside its class:
+
+    @posteriors.register("gmm", about="Mixture of diagonal Gaussians", source="...")
+    class GaussianMixture(Posterior): ...
+
+vaekit's own parts are found by *reading* the source files of their folder (the decorator's arguments are literals),
+so `vaekit list` answers without importing torch; the class is imported when it is first asked for. Third parties
+add parts through entry points (`vaekit.posteriors`, `vaekit.priors`, ...) or by using the decorator themselves.
+
+A constructor's keyword arguments are the part's options. `Registry.build` checks their names and types.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from vaekit.errors import VaekitError, suggest
+
+__all__ = [
+    "FAMILIES",
+    "Info",
+    "Registry",
+    "adversarial_losses",
+    "backbones",
+    "datasets",
+    "discriminators",
+    "likelihoods",
+    "objectives",
+    "optimizers",
+    "posteriors",
+    "priors",
+    "regularizers",
+    "schedules",
+]
+
+Part = TypeVar("Part", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known about a registered part without importing it.
+
+    Arguments:
+        name: The name used in recipes and on the command line.
+        target: Where it lives, as `module:attribute`.
+        about: One line for `vaekit list`.
+        source: Title, authors, year and arXiv id (or the like) of what it implements.
+        needs: What it needs from its neighbours, as plain words (`"batch of two or more"`).
+        supports: What it offers its neighbours (`"reparameterised"`, `"closed-form KL to standard_normal"`).
+        provider: The distribution package that brought it.
+    """
+
+    name: str
+    target: str
+    about: str = ""
+    source: str = ""
+    needs: tuple[str, ...] = ()
+    supports: tuple[str, ...] = ()
+    provider: str = "vaekit"
+
+
+_METADATA = {field.name for field in fields(Info)} - {"name", "target", "provider"}
+
+
+class Registry:
+    """The parts of one family, by name.
+
+    Arguments:
+        family: The plural, which is also the name of the variable and of the entry-point group `vaekit.<family>`.
+        kind: The singular word used in messages, e.g. `"posterior"`.
+        home: The package or module of vaekit that holds the family's own parts.
+    """
+
+    def __init__(self, family: str, kind: str, home: str) -> None:
+        self.family = family
+        self.kind = kind
+        self.home = home
+        self._classes: dict[str, Any] = {}
+        self._local: dict[str, Info] = {}
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}, {self.names()})"
+
+    # ---- registering -------------------------------------------------------------------------------------------
+
+    def register(self, name: str, **metadata: Any) -> Callable[[Part], Part]:
+        """Return a decorator that registers a part under `name` and gives it back unchanged.
+
+        Arguments:
+            name: The name used in recipes.
+            metadata: `about`, `source`, `needs` and `supports` of `Info`.
+
+        Raises:
+            VaekitError: The name is taken by another part.
+        """
+        unknown = set(metadata) - _METADATA
+        if unknown:
+            raise TypeError(f"unknown metadata {sorted(unknown)} for {self.kind} '{name}': use {sorted(_METADATA)}")
+
+        def decorate(part: Part) -> Part:
+            target = f"{part.__module__}:{part.__qualname__}"
+            taken = self._local.get(name) or self._builtin.get(name)
+            if taken is not None and taken.target != target:
+                raise VaekitError(
+                    f"{self.kind} '{name}' is registered twice, by {taken.target} and by {target}; rename one of them"
+                )
+            provider = part.__module__.partition(".")[0]
+            self._local[name] = Info(name=name, target=target, provider=provider, **metadata)
+            self._classes[name] = part
+            return part
+
+        return decorate
+
+    @cached_property
+    def _builtin(self) -> dict[str, Info]:
+        """Our own parts, read from the source without running it."""
+        found: dict[str, Info] = {}
+        place = Path(__file__).parent.joinpath(*self.home.split(".")[1:])
+        for file in sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            module = f"{self.home}.{file.stem}" if place.is_dir() else self.home
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                    continue
+                for call in node.decorator_list:
+                    if isinstance(call, ast.Call) and ast.unparse(call.func) == f"{self.family}.register":
+                        name = ast.literal_eval(call.args[0])
+                        metadata = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
+                        found[name] = Info(name=name, target=f"{module}:{node.name}", **metadata)
+        return found
+
+    @cached_property
+    def _plugins(self) -> dict[str, Info]:
+        """Parts of other packages, announced as entry points."""
+        found: dict[str, Info] = {}
+        for point in importlib.metadata.entry_points(group=f"vaekit.{self.family}"):
+            provider = point.dist.name if point.dist else "unknown"
+            taken = self._builtin.get(point.name) or found.get(point.name)
+            if taken is not None and taken.target != point.value:
+                raise VaekitError(
+                    f"{self.kind} '{point.name}' is registered twice, by {taken.target} ({taken.provider}) and by "
+                    f"{point.value} ({provider}); uninstall or rename one of them"
+                )
+            found[point.name] = Info(name=point.name, target=point.value, about=f"from {provider}", provider=provider)
+        return found
+
+    @property
+    def _infos(self) -> dict[str, Info]:
+        return {**self._plugins, **self._builtin, **self._local}
+
+    # ---- looking up --------------------------------------------------------------------------------------------
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return the registered names that match a shell-style wildcard, sorted."""
+        return sorted(fnmatch.filter(self._infos, pattern))
+
+    def info(self, name: str) -> Info:
+        """Return the metadata of a part, without importing it.
+
+        Raises:
+            VaekitError: No part has that name; the sentence suggests the nearest.
+        """
+        infos = self._infos
+        if name not in infos:
+            raise VaekitError(f"unknown {self.kind} '{name}': {suggest(name, infos)}")
+        return infos[name]
+
+    def get(self, name: str) -> Any:
+        """Import and return the class (or function) registered under `name`.
+
+        Raises:
+            VaekitError: The name is unknown, or a plug-in cannot be imported.
+        """
+        if name not in self._classes:
+            info = self.info(name)
+            module, _, attribute = info.target.partition(":")
+            try:
+                self._classes[name] = getattr(importlib.import_module(module), attribute)
+            except (ImportError, AttributeError) as error:
+                raise VaekitError(
+                    f"{self.kind} '{name}' of {info.provider} cannot be imported from '{info.target}': {error}"
+                ) from error
+        return self._classes[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """Return the keyword options of a part: its constructor's keyword-only parameters, types resolved."""
+        part = self.get(name)
+        hints = get_type_hints(part.__init__ if inspect.isclass(part) else part)
+        return {
+            key: parameter.replace(annotation=hints.get(key, Any))
+            for key, parameter in inspect.signature(part).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+
+    def build(self, spec: str | Mapping[str, Any], *context: Any, where: str = "") -> Any:
+        """Build a part from a name or a mapping with `name` and options.
+
+        Arguments:
+            spec: `"gmm"` or `{"name": "gmm", "components": 4}`.
+            context: The positional arguments that the part's neighbours decide (shapes, sizes).
+            where: The path of the spec within a configuration, for messages.
+
+        Raises:
+            VaekitError: Unknown name, unknown option or a value of the wrong type.
+        """
+        given = {"name": spec} if isinstance(spec, str) else dict(spec)
+        where = where or self.kind
+        if not isinstance(given.get("name"), str):
+            raise VaekitError(f"{where} needs a 'name': {suggest(str(given.get('name', '')), self._infos)}")
+        name = given.pop("name")
+        return self.get(name)(*context, **self.check(name, given, where=where))
+
+    def check(self, name: str, options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """Return `options` with values converted to the declared types; raise VaekitError for a wrong one."""
+        from pydantic import ConfigDict, ValidationError, create_model
+
+        where = where or self.kind
+        declared = self.options(name)
+        model_fields: dict[str, Any] = {
+            key: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
+            for key, p in declared.items()
+        }
+        for key in options:
+            if key not in declared:
+                raise VaekitError(f"unknown option '{where}.{key}' of {self.kind} '{name}': {suggest(key, declared)}")
+        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+        try:
+            checked = create_model(name, __config__=config, **model_fields)(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join([where, *(str(part) for part in first["loc"][:1])])
+            value = options.get(str(first["loc"][0]))
+            raise VaekitError(f"{path} = {value!r} is not valid: {first['msg'].lower()}") from error
+        return {key: getattr(checked, key) for key in options}
+
+    # ---- lazy attributes of the package --------------------------------------------------------------------------
+
+    def attribute(self, name: str) -> Any:
+        """Resolve `package.ClassName` lazily: the body of each family's module-level `__getattr__`."""
+        for info in self._builtin.values():
+            if info.target.partition(":")[2] == name:
+                return self.get(info.name)
+        raise AttributeError(f"module '{self.home}' has no attribute '{name}'")
+
+    def attributes(self) -> list[str]:
+        """The class names that `attribute` resolves, for `__dir__`."""
+        return sorted(info.target.partition(":")[2] for info in self._builtin.values())
+
+
+posteriors = Registry("posteriors", "posterior", "vaekit.posteriors")
+priors = Registry("priors", "prior", "vaekit.priors")
+likelihoods = Registry("likelihoods", "likelihood", "vaekit.likelihoods")
+backbones = Registry("backbones", "backbone", "vaekit.backbones")
+regularizers = Registry("regularizers", "regularizer", "vaekit.regularizers")
+discriminators = Registry("discriminators", "discriminator", "vaekit.discriminators")
+adversarial_losses = Registry("adversarial_losses", "adversarial loss", "vaekit.discriminators")
+objectives = Registry("objectives", "objective", "vaekit.objectives")
+optimizers = Registry("optimizers", "optimizer", "vaekit.training")
+schedules = Registry("schedules", "schedule", "vaekit.schedules")
+datasets = Registry("datasets", "dataset", "vaekit.data")
+
+FAMILIES: dict[str, Registry] = {
+    registry.family: registry
+    for registry in (
+        posteriors,
+        priors,
+        likelihoods,
+        backbones,
+        regularizers,
+        discriminators,
+        adversarial_losses,
+        objectives,
+        optimizers,
+        schedules,
+        datasets,
+    )
+}

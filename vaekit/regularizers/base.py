@@ -1,0 +1,40 @@
+"""The contract of a regularizer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vaekit.latents import Latents
+from vaekit.schedules import Scalar, as_schedule
+
+__all__ = ["Regularizer"]
+
+
+class Regularizer(nn.Module):
+    """A term of the objective in nats per sample, computed from the latent side of a batch.
+
+    A subclass takes its options, `weight` among them, as keywords only. `forward` returns the *unweighted* term; the
+    objective multiplies it by `weight(step)`.
+
+    Arguments:
+        weight: A number or a schedule.
+    """
+
+    #: Whether adding this term with weight 1 to the reconstruction gives a bound on log p(x).
+    bound: bool = False
+
+    def __init__(self, *, weight: Scalar = 1.0) -> None:
+        super().__init__()
+        self.weight = as_schedule(weight)
+
+    def extra_repr(self) -> str:
+        """Show the weight."""
+        return f"weight={self.weight!r}"
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Return the unweighted term, a scalar: a mean over the batch, in nats per sample."""
+        raise NotImplementedError
+
+    def notes(self, batch_size: int, latent_dim: int) -> list[str]:
+        """Return sentences that a reader of the figures should know; none by default."""
+        return []
