@@ -9,7 +9,7 @@ vaekit's own parts are found by *reading* the source files of their folder (the 
 so `vaekit list` answers without importing torch; the class is imported when it is first asked for. Third parties
 add parts through entry points (`vaekit.posteriors`, `vaekit.priors`, ...) or by using the decorator themselves.
 
-A constructor's keyword arguments are the part's options. `Registry.build` checks their names and types.
+A constructor's keyword arguments are the part's options. `check_options` checks their names and types.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -33,11 +33,14 @@ __all__ = [
     "Registry",
     "adversarial_losses",
     "backbones",
+    "check_options",
+    "check_spec",
     "datasets",
     "discriminators",
     "likelihoods",
     "objectives",
     "optimizers",
+    "options_of",
     "posteriors",
     "priors",
     "regularizers",
@@ -58,6 +61,7 @@ class Info:
         source: Title, authors, year and arXiv id (or the like) of what it implements.
         needs: What it needs from its neighbours, as plain words (`"batch of two or more"`).
         supports: What it offers its neighbours (`"reparameterised"`, `"closed-form KL to standard_normal"`).
+        only_with: Family -> the only names of that family it works with; `build` refuses any other.
         provider: The distribution package that brought it.
     """
 
@@ -67,10 +71,11 @@ class Info:
     source: str = ""
     needs: tuple[str, ...] = ()
     supports: tuple[str, ...] = ()
+    only_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     provider: str = "vaekit"
 
 
-_METADATA = {field.name for field in fields(Info)} - {"name", "target", "provider"}
+_METADATA = {entry.name for entry in fields(Info)} - {"name", "target", "provider"}
 
 
 class Registry:
@@ -99,7 +104,7 @@ class Registry:
 
         Arguments:
             name: The name used in recipes.
-            metadata: `about`, `source`, `needs` and `supports` of `Info`.
+            metadata: `about`, `source`, `needs`, `supports` and `only_with` of `Info`.
 
         Raises:
             VaekitError: The name is taken by another part.
@@ -193,14 +198,16 @@ class Registry:
         return self._classes[name]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
-        """Return the keyword options of a part: its constructor's keyword-only parameters, types resolved."""
-        part = self.get(name)
-        hints = get_type_hints(part.__init__ if inspect.isclass(part) else part)
-        return {
-            key: parameter.replace(annotation=hints.get(key, Any))
-            for key, parameter in inspect.signature(part).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        }
+        """Return the options of a part by name, with their types and defaults."""
+        return options_of(self.get(name))
+
+    def check(self, name: str, options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """Return `options` of a part with values converted to the declared types.
+
+        Raises:
+            VaekitError: An unknown option, a missing one, or a value of the wrong type.
+        """
+        return check_options(self.get(name), options, where or self.kind, f" of {self.kind} '{name}'")
 
     def build(self, spec: str | Mapping[str, Any], *context: Any, where: str = "") -> Any:
         """Build a part from a name or a mapping with `name` and options.
@@ -213,35 +220,8 @@ class Registry:
         Raises:
             VaekitError: Unknown name, unknown option or a value of the wrong type.
         """
-        given = {"name": spec} if isinstance(spec, str) else dict(spec)
-        where = where or self.kind
-        if not isinstance(given.get("name"), str):
-            raise VaekitError(f"{where} needs a 'name': {suggest(str(given.get('name', '')), self._infos)}")
-        name = given.pop("name")
-        return self.get(name)(*context, **self.check(name, given, where=where))
-
-    def check(self, name: str, options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-        """Return `options` with values converted to the declared types; raise VaekitError for a wrong one."""
-        from pydantic import ConfigDict, ValidationError, create_model
-
-        where = where or self.kind
-        declared = self.options(name)
-        model_fields: dict[str, Any] = {
-            key: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
-            for key, p in declared.items()
-        }
-        for key in options:
-            if key not in declared:
-                raise VaekitError(f"unknown option '{where}.{key}' of {self.kind} '{name}': {suggest(key, declared)}")
-        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
-        try:
-            checked = create_model(name, __config__=config, **model_fields)(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            path = ".".join([where, *(str(part) for part in first["loc"][:1])])
-            value = options.get(str(first["loc"][0]))
-            raise VaekitError(f"{path} = {value!r} is not valid: {first['msg'].lower()}") from error
-        return {key: getattr(checked, key) for key in options}
+        options = check_spec(self, spec, where or self.kind)
+        return self.get(options.pop("name"))(*context, **options)
 
     # ---- lazy attributes of the package --------------------------------------------------------------------------
 
@@ -255,6 +235,74 @@ class Registry:
     def attributes(self) -> list[str]:
         """The class names that `attribute` resolves, for `__dir__`."""
         return sorted(info.target.partition(":")[2] for info in self._builtin.values())
+
+
+def options_of(part: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the options of a class or function: its keyword-only parameters, with their types resolved."""
+    hints = get_type_hints(part.__init__ if inspect.isclass(part) else part)
+    return {
+        key: parameter.replace(annotation=hints.get(key, Any))
+        for key, parameter in inspect.signature(part).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_options(part: Callable[..., Any], options: Mapping[str, Any], where: str, whose: str = "") -> dict[str, Any]:
+    """Return `options` with values converted to the types that `part` declares.
+
+    Arguments:
+        part: The class or function whose keyword-only parameters are the valid options.
+        options: Names and values.
+        where: The path of the options within a configuration, for messages.
+        whose: Words about the part, for messages.
+
+    Raises:
+        VaekitError: An unknown option, a missing one, or a value of the wrong type.
+    """
+    from pydantic import ConfigDict, ValidationError, create_model
+
+    declared = options_of(part)
+    for key in options:
+        if key not in declared:
+            raise VaekitError(f"unknown option '{where}.{key}'{whose}: {suggest(key, declared)}")
+    # The fields get neutral names: an option may be called what pydantic keeps for itself.
+    aliases = {f"option_{number}": key for number, key in enumerate(declared)}
+    model_fields: dict[str, Any] = {
+        field_name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
+        for field_name, p in zip(aliases, declared.values(), strict=True)
+    }
+    numbered = {key: field_name for field_name, key in aliases.items()}
+    config = ConfigDict(arbitrary_types_allowed=True)
+    try:
+        checked = create_model("Options", __config__=config, **model_fields)(
+            **{numbered[key]: value for key, value in options.items()}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = aliases[str(first["loc"][0])]
+        if first["type"] == "missing":
+            raise VaekitError(f"{where} needs the option '{key}'{whose}") from error
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise VaekitError(f"{where}.{key} = {options[key]!r} is not valid{whose}: {message}") from error
+    return {key: getattr(checked, numbered[key]) for key in options}
+
+
+def check_spec(registry: Registry, spec: str | Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a spec as a mapping with `name` and checked options.
+
+    Arguments:
+        registry: Where the name is looked up.
+        spec: A name, or a mapping with `name` and options.
+        where: The path of the spec within a configuration, for messages.
+
+    Raises:
+        VaekitError: Unknown name, unknown option or a value of the wrong type.
+    """
+    given = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise VaekitError(f"{where} must be a {registry.kind}'s name or a mapping with 'name': {suggest('', registry.names())}")
+    return {"name": name, **registry.check(name, given, where)}
 
 
 posteriors = Registry("posteriors", "posterior", "vaekit.posteriors")

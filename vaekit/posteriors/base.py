@@ -17,7 +17,13 @@ class Posterior(nn.Module):
     Arguments:
         features: The number F of features that the encoder gives.
         latent_dim: The number D of latent dimensions.
+
+    Attributes:
+        passes: Decoder passes per requested draw (see `vaekit.distributions.draw`): 1, unless the posterior's
+            distribution answers with more draws than were asked for.
     """
+
+    passes: int = 1
 
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__()

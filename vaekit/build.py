@@ -1,0 +1,104 @@
+"""From names, mappings and shapes to built modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vaekit.config import RunConfig
+from vaekit.errors import VaekitError
+from vaekit.models.vae import VAE
+from vaekit.objectives.adversary import Adversary
+from vaekit.objectives.elbo import Objective
+from vaekit.registry import (
+    FAMILIES,
+    adversarial_losses,
+    backbones,
+    check_options,
+    discriminators,
+    likelihoods,
+    objectives,
+    posteriors,
+    priors,
+    regularizers,
+)
+from vaekit.training.trainer import Trainer
+
+__all__ = ["model", "objective", "trainer"]
+
+
+def model(config: RunConfig, data_shape: tuple[int, ...]) -> VAE:
+    """Build the model of a configuration for samples of one shape.
+
+    The initial weights depend on `trainer.seed` alone.
+
+    Raises:
+        VaekitError: An unknown part or option, a value of the wrong type, or parts that do not go together.
+
+    Example:
+        >>> from vaekit.config import read_recipe, resolve
+        >>> type(model(resolve(read_recipe("vae")), (1, 8, 8))).__name__
+        'VAE'
+    """
+    _refuse_misfits(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(config.trainer.get("seed", 0)))
+        likelihood = likelihoods.build(config.likelihood, data_shape, where="likelihood")
+        backbone = backbones.build(config.backbone, where="backbone")
+        encoder = backbone.encoder(data_shape)
+        posterior = posteriors.build(config.posterior, encoder.features, config.latent_dim, where="posterior")
+        prior = priors.build(config.prior, config.latent_dim, where="prior")
+        decoder = backbone.decoder(config.latent_dim, likelihood.parameters_shape)
+        return VAE(encoder, posterior, prior, decoder, likelihood)
+
+
+def objective(config: RunConfig, data_shape: tuple[int, ...]) -> Objective:
+    """Build the objective of a configuration, its discriminator included.
+
+    Raises:
+        VaekitError: An unknown part or option, or a value of the wrong type.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(config.trainer.get("seed", 0)) + 1)
+        terms = {
+            name: regularizers.build({**options, "name": name}, where=f"regularizers.{name}")
+            for name, options in config.regularizers.items()
+        }
+        adversary = _adversary(config.adversary, data_shape) if config.adversary else None
+        return objectives.build(config.objective, terms, adversary, where="objective")
+
+
+def _adversary(section: dict[str, Any], data_shape: tuple[int, ...]) -> Adversary:
+    options = dict(section)
+    spec, loss = options.pop("discriminator", "patchgan"), options.pop("loss", "bce")
+    options = check_options(Adversary, options, "adversary")
+    discriminator = discriminators.build(spec, data_shape, where="adversary.discriminator")
+    return Adversary(discriminator, adversarial_losses.build(loss, where="adversary.loss"), **options)
+
+
+def trainer(config: RunConfig) -> Trainer:
+    """Build the trainer of a configuration.
+
+    Raises:
+        VaekitError: An unknown option or a value of the wrong type.
+    """
+    return Trainer(**check_options(Trainer, config.trainer, "trainer"))
+
+
+def _refuse_misfits(config: RunConfig) -> None:
+    """Refuse a part whose metadata names what it must be used with, when it is used with something else."""
+    chosen: dict[str, str] = {
+        "posteriors": config.posterior.get("name", ""),
+        "priors": config.prior.get("name", ""),
+        "likelihoods": config.likelihood.get("name", ""),
+    }
+    parts = [*chosen.items(), *(("regularizers", name) for name in config.regularizers)]
+    for family, name in parts:
+        for other, allowed in FAMILIES[family].info(name).only_with.items():
+            if chosen[other] not in allowed:
+                kind = FAMILIES[other].kind
+                raise VaekitError(
+                    f"{FAMILIES[family].kind} '{name}' does not work with the {kind} '{chosen[other]}': "
+                    f"set {kind} to {' or '.join(allowed)}, or leave '{name}' out"
+                )

@@ -1,0 +1,49 @@
+"""`vaekit`: the commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from vaekit.cli import catalogue, training, using
+from vaekit.errors import VaekitError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vaekit",
+    help="Train variational autoencoders from interchangeable probabilistic components.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
+
+app.command("run")(training.run)
+app.command("list")(catalogue.list_)
+app.command("show")(catalogue.show)
+app.command("sample")(using.sample)
+app.command("reconstruct")(using.reconstruct)
+app.command("interpolate")(using.interpolate)
+data_app.command("check")(using.data_check)
+app.add_typer(data_app, name="data")
+app.command("doctor")(catalogue.doctor)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; a user's mistake is one sentence on standard error and exit code 2."""
+    try:
+        return app(args=arguments, prog_name="vaekit")
+    except VaekitError as error:
+        sys.stderr.write(f"vaekit: {error}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("vaekit: interrupted\n")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

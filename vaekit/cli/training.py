@@ -1,0 +1,49 @@
+"""`vaekit run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["run"]
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, a YAML file, or a run directory to resume.")],
+    data: Annotated[str | None, typer.Option(help="A data set's name, a folder of images, an .npz or .npy file.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where named data sets lie.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, e.g. posterior.components=8.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    devices: Annotated[int | None, typer.Option(help="Devices on this machine.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bf16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, noise and data order.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Forbid downloads.")] = False,
+) -> None:
+    """Train a model and leave a complete run directory."""
+    from rich.console import Console
+
+    from vaekit.config import read_recipe, resolve
+    from vaekit.reporting.progress import Progress, decode_progress
+    from vaekit.run import Run
+
+    trainer = {"epochs": epochs, "devices": devices, "nodes": nodes, "precision": precision, "seed": seed}
+    options: dict[str, dict[str, object]] = {"trainer": {k: v for k, v in trainer.items() if v is not None}}
+    if data_root is not None:
+        options["data"] = {"root": str(data_root)}
+    console = Console(stderr=True)
+    config = resolve(read_recipe(recipe), options, data=data, assignments=set_ or [])
+    if out is None and (Path(recipe) / "config.yaml").is_file():
+        out = Path(recipe)
+    made = Run(config, out, offline=offline, progress=decode_progress(console))
+    fit = made.fit(resume=resume, listeners=[Progress(console)])
+    if fit.signal:
+        typer.echo(f"stopped at step {fit.steps}; go on with: vaekit run {made.out} --resume")
+        raise typer.Exit(128 + fit.signal)
+    typer.echo(f"done: {made.out} (look at {made.out}/report.html)")

@@ -1,0 +1,96 @@
+"""`vaekit sample`, `reconstruct`, `interpolate` and `data check`: looking at a run and at data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaekit.errors import VaekitError
+
+__all__ = ["data_check", "interpolate", "reconstruct", "sample"]
+
+Crop = Annotated[
+    int | None, typer.Option(help="Side of the centre crop; the data set's own by default, 0 for the largest square.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+class Source(StrEnum):
+    """Where latents are drawn from."""
+
+    prior = "prior"
+    gaussian = "aggregate-gaussian"
+    mixture = "aggregate-mixture"
+
+
+def sample(
+    run: RunArgument,
+    n: Annotated[int, typer.Option(help="How many.")] = 64,
+    source: Annotated[Source, typer.Option("--from", help="Where latents are drawn from.")] = Source.prior,
+    out: Annotated[Path | None, typer.Option(help="The .png (or .npy) to write.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+) -> None:
+    """Draw samples from a run."""
+    from vaekit.run import Run
+
+    path = Run.load(run).sample(n, source.value, seed=seed).save(out or run / f"sample-{source.value}.png")
+    typer.echo(f"{n} samples from {source.value}: {path}")
+
+
+def reconstruct(
+    run: RunArgument,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    crop: Crop = None,
+    out: Annotated[Path | None, typer.Option(help="The .png to write.")] = None,
+) -> None:
+    """Show images beside their reconstructions."""
+    from vaekit.reporting.images import save_grid, side_by_side
+    from vaekit.run import Run
+
+    made = Run.load(run)
+    x = made.read(images, crop)
+    pairs = side_by_side(x, made.reconstruct(x).tensor)
+    save_grid(path := out or run / "reconstruct.png", pairs, made.model.data_range)
+    typer.echo(f"{len(images)} image(s), each with its reconstruction to its right: {path}")
+
+
+def interpolate(
+    run: RunArgument,
+    images: Annotated[list[Path] | None, typer.Argument(help="Two image files; none for pairs of validation images.")] = None,
+    steps: Annotated[int, typer.Option(help="Pictures in a row.")] = 6,
+    crop: Crop = None,
+    pairs: Annotated[int, typer.Option(help="Rows, when no files are given.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="The .png to write.")] = None,
+) -> None:
+    """Walk between images in the latent space."""
+    from vaekit.run import Run
+
+    if images and len(images) != 2:
+        raise VaekitError(f"interpolate takes two image files, or none for validation images, not {len(images)}")
+    made = Run.load(run)
+    first, second = made.read(images, crop).split(1) if images else made.validation_pairs(pairs)
+    path = made.interpolate(first, second, steps).save(out or run / "interpolate.png", columns=steps)
+    typer.echo(f"{len(first)} walk(s) of {steps} steps: {path}")
+
+
+def data_check(
+    data: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A data set's name, a folder, an .npz or .npy file.")],
+    data_root: Annotated[Path | None, typer.Option(help="Where named data sets lie.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the data set.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write a grid of samples and the mean image (.png).")] = None,
+) -> None:
+    """Load a data set, say what is in it and what is wrong with it."""
+    from rich.console import Console
+
+    from vaekit.config import apply_overrides
+    from vaekit.data import check
+    from vaekit.reporting.progress import decode_progress
+
+    options = apply_overrides({}, set_ or [])
+    report = check(data, data_root, progress=decode_progress(Console(stderr=True)), **options)
+    typer.echo("\n".join(report.lines()))
+    if out is not None:
+        typer.echo(f"samples and mean image: {report.save(out)}")

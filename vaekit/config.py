@@ -1,0 +1,224 @@
+"""The configuration of a run: recipe, file and overrides, merged and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vaekit.errors import VaekitError, suggest
+
+__all__ = ["RunConfig", "apply_overrides", "merge", "read_recipe", "recipe_file", "recipe_names", "resolve"]
+
+RECIPES = Path(__file__).parent / "recipes"
+
+# The parts that are named by a string or a mapping with `name`.
+_PARTS = ("backbone", "posterior", "prior", "likelihood", "objective", "data")
+
+
+class RunConfig(BaseModel):
+    """A fully resolved run: what `config.yaml` in a run directory holds.
+
+    Every part is a mapping with `name` and that part's options; the part itself declares and checks its options.
+
+    Arguments:
+        recipe: Where the configuration came from.
+        about: One line about it.
+        source: What it follows.
+        latent_dim: Latent dimensions.
+        backbone: Encoder and decoder.
+        posterior: q(z|x).
+        prior: p(z).
+        likelihood: p(x|z).
+        objective: What is minimised.
+        regularizers: Name to options.
+        adversary: `discriminator`, `loss` and the options of `vaekit.Adversary`; `None` for none.
+        data: The data set with its options, and `root`, `batch_size`, `flip`, `resident`.
+        data_shape: The shape of one sample, filled in when the data is loaded.
+        trainer: The options of `vaekit.Trainer`.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    recipe: str = ""
+    about: str = ""
+    source: str = ""
+    latent_dim: int = Field(gt=0)
+    backbone: dict[str, Any]
+    posterior: dict[str, Any] = {"name": "gaussian"}
+    prior: dict[str, Any] = {"name": "standard_normal"}
+    likelihood: dict[str, Any]
+    objective: dict[str, Any] = {"name": "elbo"}
+    regularizers: dict[str, dict[str, Any]] = {"kl": {}}
+    adversary: dict[str, Any] | None = None
+    data: dict[str, Any] = {"name": "digits"}
+    data_shape: tuple[int, ...] | None = None
+    trainer: dict[str, Any] = {}
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with vaekit."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_file(name_or_file: str | Path) -> Path:
+    """Return the file of a recipe, by name, path or run directory.
+
+    Raises:
+        VaekitError: There is none; the sentence suggests the nearest name.
+    """
+    path = Path(name_or_file)
+    if str(name_or_file) in recipe_names():
+        return RECIPES / f"{name_or_file}.yaml"
+    if path.is_dir() and (path / "config.yaml").is_file():
+        return path / "config.yaml"
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise VaekitError(f"there is no recipe file {path}: give a file that exists or one of {', '.join(recipe_names())}")
+    raise VaekitError(f"unknown recipe '{path}': {suggest(str(path), recipe_names())}")
+
+
+def read_recipe(name_or_file: str | Path) -> dict[str, Any]:
+    """Return a recipe as a mapping, by name or from a YAML file (or a run directory, or its config.yaml).
+
+    Raises:
+        VaekitError: There is no such recipe or file, or it is not a YAML mapping.
+    """
+    path = recipe_file(name_or_file)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise VaekitError(f"{path} is not readable YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise VaekitError(f"{path} must hold a YAML mapping such as 'latent_dim: 16', not {type(content).__name__}")
+    content.setdefault("recipe", path.stem)
+    return content
+
+
+def _as_part(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def merge(base: Any, over: Any) -> Any:
+    """Lay one configuration over another and return the result.
+
+    Mappings merge key by key; a `null` takes a key away; a part under another name replaces the part whole; anything
+    else replaces what was there.
+
+    Example:
+        >>> merge({"posterior": {"name": "gmm", "components": 4}}, {"posterior": {"components": 8}})
+        {'posterior': {'name': 'gmm', 'components': 8}}
+        >>> merge({"posterior": {"name": "gmm", "components": 4}}, {"posterior": "gaussian"})
+        {'posterior': {'name': 'gaussian'}}
+    """
+    if isinstance(base, Mapping) and "name" in base:
+        over = _as_part(over)
+    if isinstance(base, str) and isinstance(over, Mapping):
+        base = _as_part(base)
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return over
+    if "name" in over and over["name"] != base.get("name", over["name"]):
+        return dict(over)
+    result = {key: value for key, value in base.items() if not (key in over and over[key] is None)}
+    for key, value in over.items():
+        if value is not None:
+            result[key] = merge(base[key], value) if base.get(key) is not None else value
+    return result
+
+
+def apply_overrides(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Lay `a.b=value` assignments over a configuration; values are YAML.
+
+    Raises:
+        VaekitError: An assignment without `=`, or a value that is not YAML.
+
+    Example:
+        >>> apply_overrides({"posterior": "gmm"}, ["posterior.components=8"])
+        {'posterior': {'name': 'gmm', 'components': 8}}
+    """
+    result = dict(config)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path.strip("."):
+            raise VaekitError(f"--set takes KEY=VALUE, for instance posterior.components=4, not '{assignment}'")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise VaekitError(f"--set {path}: '{text}' is not a value that YAML can read") from error
+        if isinstance(value, str):
+            try:
+                value = float(value)  # YAML 1.1 takes 1e-4 for a word.
+            except ValueError:
+                pass
+        for key in reversed(path.strip().split(".")):
+            value = {key: value}
+        result = merge(result, value)
+    return result
+
+
+def resolve(
+    recipe: Mapping[str, Any],
+    *overlays: Mapping[str, Any],
+    data: str | Path | None = None,
+    assignments: Sequence[str] = (),
+) -> RunConfig:
+    """Merge a recipe with what the user asked for, and check the result's shape.
+
+    Precedence, weakest first: the recipe; its `for_data` section for the chosen data set; `overlays`; `assignments`.
+
+    Arguments:
+        recipe: A recipe as `read_recipe` gives it.
+        overlays: Mappings laid over it.
+        data: The data set, by name or path.
+        assignments: `a.b=value` strings.
+
+    Raises:
+        VaekitError: An unknown key or a value of the wrong type.
+    """
+    base = dict(recipe)
+    for_data = base.pop("for_data", {})
+    asked: Mapping[str, Any] = {}
+    for overlay in overlays:
+        asked = merge(asked, overlay)
+    asked = apply_overrides(asked, assignments)
+    if data is not None:
+        asked = merge(asked, {"data": {**(_as_part(asked.get("data")) or {}), "name": str(data)}})
+    chosen = _as_part(asked.get("data") or {}).get("name") or _as_part(base.get("data", {})).get("name", "digits")
+    # The batch and the like stay when another data set is chosen: only the data set's own options belong to its name.
+    common = {key: value for key, value in _as_part(base.get("data", {})).items() if key in LOADER_OPTIONS}
+    base["data"] = (
+        base["data"] if _as_part(base.get("data", {})).get("name") == chosen else {**common, "name": chosen}
+    )
+    full = merge(merge(base, for_data.get(chosen, for_data.get("other", {}))), asked)
+    return _typed(full)
+
+
+LOADER_OPTIONS = ("root", "batch_size", "flip", "resident")
+
+
+def _typed(content: Mapping[str, Any]) -> RunConfig:
+    known = RunConfig.model_fields
+    for key in content:
+        if key not in known:
+            raise VaekitError(f"unknown key '{key}' in the configuration: {suggest(key, known)}")
+    ready = {key: _as_part(value) if key in _PARTS else value for key, value in content.items()}
+    if isinstance(ready.get("regularizers"), Mapping):
+        ready["regularizers"] = {key: value or {} for key, value in ready["regularizers"].items()}
+    try:
+        return RunConfig(**ready)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise VaekitError(f"the configuration has no '{where}': add it to the recipe or --set {where}=...") from error
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise VaekitError(f"{where} = {first['input']!r} is not valid: {message}") from error

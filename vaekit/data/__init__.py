@@ -1,0 +1,12 @@
+"""Data: named data sets, folders of images and arrays, decoded once to uint8; the loader of a training run.
+
+data = vaekit.data.load("digits")
+batches = vaekit.data.Batches(data.train, 64, data_range=(0.0, 1.0), device="cpu", shuffle=True, flip=False, seed=0)
+"""
+
+from vaekit.data.batches import Batches
+from vaekit.data.checking import Report, check
+from vaekit.data.dataset import Dataset, Split
+from vaekit.data.loading import load
+
+__all__ = ["Batches", "Dataset", "Report", "Split", "check", "load"]

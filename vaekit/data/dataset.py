@@ -1,0 +1,135 @@
+"""What a data set is: named splits of samples, and the words to say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from vaekit.errors import VaekitError
+
+__all__ = ["Dataset", "Progress", "Split", "at_least_one", "finish", "holdout"]
+
+Progress: TypeAlias = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split of a data set.
+
+    Arguments:
+        samples: uint8 of shape (N, C, H, W) for images, otherwise float32 of shape (N, *shape).
+        labels: int64 of shape (N,), or None where the data set has none.
+        mapped: Whether `samples` lies in a memory-mapped file instead of in memory.
+
+    Example:
+        >>> import torch
+        >>> len(Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8)))
+        5
+    """
+
+    samples: Tensor
+    labels: Tensor | None = None
+    mapped: bool = False
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return (
+            f"Split({len(self):,} x {tuple(self.samples.shape[1:])} {str(self.samples.dtype).removeprefix('torch.')})"
+        )
+
+    def rows(self, index: Tensor | slice) -> Split:
+        """Return the split that holds only these rows."""
+        return replace(self, samples=self.samples[index], labels=None if self.labels is None else self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set: what `vaekit.data.load` returns.
+
+    Arguments:
+        name: The registered name or the path.
+        train: What a model is fitted to.
+        valid: The official validation split where there is one, otherwise held out of the training samples.
+        test: The official test split, or None.
+        is_image: Whether a sample is an image (C, H, W).
+        notes: Sentences to announce: a partial copy, skipped files, the licence.
+        protocol: How the samples were made (crop, size, numbers per split), to be recorded beside every figure.
+    """
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split | None = None
+    is_image: bool = True
+    notes: list[str] = field(default_factory=list)
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample, e.g. (3, 64, 64)."""
+        return tuple(self.train.samples.shape[1:])
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that exist, by name."""
+        named = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+
+def holdout(count: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Split `count` rows into those kept and those held out, both in their first order.
+
+    The choice is random with a fixed seed, the same on every machine (NumPy keeps the stream of `RandomState` fixed).
+
+    Raises:
+        VaekitError: The fraction is not between 0 and 1, or there are fewer than two rows.
+
+    Example:
+        >>> kept, held = holdout(10, 0.2)
+        >>> len(kept), len(held)
+        (8, 2)
+    """
+    if not 0.0 < fraction < 1.0:
+        raise VaekitError(f"valid_fraction must lie between 0 and 1, not {fraction:g}")
+    if count < 2:
+        raise VaekitError(f"{count} sample(s) cannot be split into training and validation: two or more are needed")
+    size = min(max(round(count * fraction), 1), count - 1)
+    order = np.random.RandomState(0).permutation(count)
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def at_least_one(**options: int | None) -> None:
+    """Raise VaekitError for a given option below 1."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise VaekitError(f"{name} must be 1 or more, not {value}")
+
+
+def finish(
+    name: str,
+    splits: Mapping[str, Split | None],
+    *,
+    is_image: bool = True,
+    limit: int | None = None,
+    notes: Sequence[str] = (),
+    **protocol: Any,
+) -> Dataset:
+    """Cut every split to its first `limit` samples, say so, and record the protocol."""
+    at_least_one(limit=limit)
+    said = list(notes)
+    if limit is not None:
+        splits = {key: None if split is None else split.rows(slice(limit)) for key, split in splits.items()}
+        said.append(f"limited to the first {limit:,} samples of each split")
+    train, valid, test = splits["train"], splits["valid"], splits.get("test")
+    if train is None or valid is None or not len(train) or not len(valid):
+        raise VaekitError(f"data set '{name}' has no sample left in its training or its validation split")
+    counts = {key: 0 if split is None else len(split) for key, split in splits.items()}
+    return Dataset(
+        name, train, valid, test, is_image, said, {"data": name, **protocol, "limit": limit, "samples": counts}
+    )

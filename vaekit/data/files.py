@@ -1,0 +1,251 @@
+"""Sets that are folders of image files: CelebA and the user's own. Decoded once, in parallel, into the cache."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from vaekit.data.cache import build_once
+from vaekit.data.dataset import Dataset, Progress, Split, at_least_one, finish, holdout
+from vaekit.data.images import ENDINGS, decode
+from vaekit.errors import VaekitError
+from vaekit.registry import datasets
+
+__all__ = ["celeba", "folder"]
+
+_BLOCK = 512
+_NAMED = 10  # skipped files named in a note; the rest are counted
+
+Labelled = Sequence[tuple[str, int]]
+
+
+@datasets.register(
+    "celeba",
+    about="202,599 aligned faces, 64x64 after a centre crop of 140; partial copies accepted",
+    source="Deep Learning Face Attributes in the Wild, Liu et al., 2015, arXiv 1411.7766",
+    needs=("celeba/img_align_celeba and celeba/list_eval_partition.txt under the data root, placed by hand",),
+)
+def celeba(
+    root: Path,
+    progress: Progress | None,
+    offline: bool,
+    *,
+    image_size: int = 64,
+    crop: int | None = 140,
+    antialias: bool = True,
+    channels: Literal[1, 3] = 3,
+    limit: int | None = None,
+) -> Dataset:
+    """Return the CelebA faces that are there, in their official partition.
+
+    Arguments:
+        root: The data root, which holds `celeba/img_align_celeba/*.jpg` and `celeba/list_eval_partition.txt`.
+        progress: Called with (files done, files, words) while the images are decoded for the first time.
+        offline: Nothing is ever downloaded.
+        image_size: Side of the images.
+        crop: Side of the centre crop of the 178x218 photographs; None takes the largest square, 178.
+        antialias: Whether the resize averages over the pixels that it drops.
+        channels: 3, or 1 for grey.
+        limit: Keep the first so many images of each split.
+
+    Raises:
+        VaekitError: The images or the partition file are missing.
+    """
+    place = root / "celeba"
+    images, partition = place / "img_align_celeba", place / "list_eval_partition.txt"
+    if not images.is_dir() or not partition.is_file():
+        raise VaekitError(
+            f"CelebA has no automatic download: put its images as {images / '000001.jpg'} and so on, and the list of "
+            f"its splits as {partition} (both from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), or name another "
+            "folder as the data root"
+        )
+    present = set(os.listdir(images))
+    splits: dict[str, list[tuple[str, int]]] = {"train": [], "valid": [], "test": []}
+    listed = 0
+    for line in partition.read_text(encoding="utf-8").splitlines():
+        name, _, part = line.partition(" ")
+        if part.strip() not in ("0", "1", "2"):
+            raise VaekitError(f"{partition} has the line '{line[:60]}', where 'NAME.jpg 0', 1 or 2 is expected")
+        listed += 1
+        if name in present:
+            splits[("train", "valid", "test")[int(part)]].append((f"img_align_celeba/{name}", -1))
+    found = sum(map(len, splits.values()))
+    notes = ["CelebA is for non-commercial research only"]
+    if found < listed:
+        notes.append(f"{found:,} of {listed:,} images found")
+    if not found:
+        raise VaekitError(
+            f"{images} holds none of the images that {partition} lists: put {images / '000001.jpg'} there"
+        )
+    split = "official"
+    if not splits["valid"]:
+        names = splits["train"]
+        splits["train"], splits["valid"] = ([names[row] for row in rows] for rows in holdout(len(names), 0.1))
+        split = "official, a tenth of training held out"
+        notes.append("no image of the official validation split found: a tenth of the training images is held out")
+    pixels = {"image_size": image_size, "crop": crop, "antialias": antialias, "channels": channels}
+    return _decoded("celeba", place, splits, pixels, limit, notes, progress, split=split)
+
+
+@datasets.register("folder", about="Any folder of images, with subfolders (give its path)")
+def folder(
+    root: Path,
+    progress: Progress | None,
+    offline: bool,
+    *,
+    image_size: int = 64,
+    crop: int | None = None,
+    antialias: bool = True,
+    channels: Literal[1, 3] = 3,
+    valid_fraction: float = 0.1,
+    limit: int | None = None,
+) -> Dataset:
+    """Return every image under a folder, cropped to the centre square and resized.
+
+    Subfolders `train`, `valid` (or `val`) and `test` are the splits where `train` is there; otherwise a fixed random
+    part is held out for validation. Any other first subfolder is a class where every image lies in one.
+
+    Arguments:
+        root: The folder.
+        progress: Called with (files done, files, words) while the images are decoded for the first time.
+        offline: Nothing is ever downloaded.
+        image_size: Side of the images.
+        crop: Side of the centre crop before the resize; None, and any larger value, takes the largest square.
+        antialias: Whether the resize averages over the pixels that it drops.
+        channels: 3, or 1 for grey.
+        valid_fraction: The part held out where there is no `valid` subfolder.
+        limit: Keep the first so many images of each split.
+
+    Raises:
+        VaekitError: No image is found, or none can be read.
+    """
+    files = list(_images_under(root))
+    if not files:
+        raise VaekitError(f"the folder {root} holds no image: files must end in {', '.join(ENDINGS)}")
+    alias = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+    tops = {file.partition("/")[0] for file in files if "/" in file}
+    named = any(alias.get(top.lower()) == "train" for top in tops)
+    found: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
+    ignored = 0
+    for file in files:
+        part = alias.get(file.partition("/")[0].lower()) if named and "/" in file else None
+        if named and part is None:
+            ignored += 1
+        else:
+            found[part or "train"].append(file)
+    notes = [f"{ignored:,} images outside train, valid and test ignored"] if ignored else []
+    split = "folders"
+    if not found["valid"]:
+        kept, held = holdout(len(found["train"]), valid_fraction)
+        found["valid"] = [found["train"][row] for row in held]
+        found["train"] = [found["train"][row] for row in kept]
+        split = f"{'folders, ' if named else ''}seeded, {valid_fraction:g} held out"
+    splits, classes = _labelled(found, depth=1 if named else 0)
+    pixels = {"image_size": image_size, "crop": crop, "antialias": antialias, "channels": channels}
+    return _decoded(str(root), root, splits, pixels, limit, notes, progress, split=split, classes=classes)
+
+
+def _images_under(root: Path) -> Iterator[str]:
+    """Yield the image files below `root` as relative POSIX paths, sorted; links are followed, hidden names are not."""
+    seen: set[str] = set()
+    found: list[str] = []
+    for place, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(place).relative_to(root)
+        found += [(below / name).as_posix() for name in names if name.lower().endswith(ENDINGS) and name[0] != "."]
+    return iter(sorted(found))
+
+
+def _labelled(found: Mapping[str, list[str]], depth: int) -> tuple[dict[str, list[tuple[str, int]]], list[str]]:
+    """Number the classes, which are the folders at this depth; -1 and no classes where some file is in none."""
+    everything = [file.split("/") for files in found.values() for file in files]
+    tops = {parts[depth] for parts in everything if len(parts) > depth + 1}
+    complete = len(tops) > 1 and all(len(parts) > depth + 1 for parts in everything)
+    classes = sorted(tops) if complete else []
+    number = {name: index for index, name in enumerate(classes)}
+    splits = {
+        split: [(file, number[file.split("/")[depth]] if complete else -1) for file in files]
+        for split, files in found.items()
+    }
+    return splits, classes
+
+
+def _decoded(
+    name: str,
+    place: Path,
+    splits: Mapping[str, Labelled],
+    pixels: dict[str, Any],
+    limit: int | None,
+    notes: list[str],
+    progress: Progress | None,
+    **protocol: Any,
+) -> Dataset:
+    """Decode the files of all splits, one after the other, into one array and cut it into the splits."""
+    at_least_one(limit=limit, image_size=pixels["image_size"], crop=pixels["crop"])
+    splits = {split: files[:limit] for split, files in splits.items()}
+    files = [file for part in splits.values() for file, _ in part]
+    stats = [os.stat(place / file) for file in files]
+    key = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)]
+    shape = (pixels["channels"], pixels["image_size"], pixels["image_size"])
+
+    def blocks(skipped: dict[int, str]) -> Iterator[np.ndarray]:
+        attempt = partial(_attempt, place, pixels)
+        with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+            # Set around the threads, for the filters belong to the process: a bomb is refused, other remarks are mute.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            for start in range(0, len(files), _BLOCK):
+                results = list(pool.map(attempt, files[start : start + _BLOCK]))
+                skipped.update({start + row: why for row, why in enumerate(results) if isinstance(why, str)})
+                good = [result for result in results if not isinstance(result, str)]
+                if good:
+                    yield np.stack(good)
+                if progress is not None:
+                    progress(min(start + _BLOCK, len(files)), len(files), f"decoding {name}")
+
+    stored = build_once([key, pixels], blocks, rows=len(files), shape=shape)
+    notes += stored.notes
+    if stored.skipped:
+        named = sorted(f"{files[row]} ({why})" for row, why in stored.skipped.items())
+        rest = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
+        notes.append(f"{len(named):,} unreadable files skipped: {', '.join(named[:_NAMED])}{rest}")
+    if not len(stored.array):
+        raise VaekitError(f"none of the {len(files):,} images under {place} can be read: {notes[-1]}")
+    samples = torch.from_numpy(stored.array)
+    labels = torch.tensor([label for part in splits.values() for _, label in part])
+    kept = torch.tensor([row not in stored.skipped for row in range(len(files))])
+    result: dict[str, Split | None] = {}
+    begin = row = 0
+    for split, part in splits.items():
+        mask = kept[row : row + len(part)]
+        count = int(mask.sum())
+        known = labels[row : row + len(part)][mask] if protocol.get("classes") else None
+        result[split] = Split(samples[begin : begin + count], known, stored.mapped) if count else None
+        begin, row = begin + count, row + len(part)
+    return finish(name, result, limit=limit, notes=notes, **pixels, **protocol)
+
+
+def _attempt(place: Path, pixels: Mapping[str, Any], file: str) -> np.ndarray | str:
+    """Return the pixels of a file, or why there are none."""
+    try:
+        return decode(place / file, **pixels)
+    except UnidentifiedImageError:
+        return "not an image"
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    except Exception as error:  # Pillow's readers raise errors of every type on damaged files
+        return str(error) or type(error).__name__

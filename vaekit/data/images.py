@@ -1,0 +1,88 @@
+"""Pixels: one image file to uint8, and the crop, resize and channel conversion that all image sets share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vaekit.data.dataset import at_least_one
+
+__all__ = ["ENDINGS", "decode", "prepare"]
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# ITU-R 601 luma in 16-bit fixed point: what Pillow's conversion to greyscale uses.
+_LUMA = (19595, 38470, 7471)
+
+
+def prepare(
+    images: Tensor,
+    *,
+    image_size: int | None = None,
+    crop: int | None = None,
+    antialias: bool = True,
+    channels: int | None = None,
+) -> Tensor:
+    """Return images (N, C, H, W) after channel conversion, centre crop and bilinear resize, in their own dtype.
+
+    Arguments:
+        images: uint8 or float32 of shape (N, C, H, W) with C = 1 or 3.
+        image_size: Side of the square result; None keeps the size that the crop leaves.
+        crop: Side of the centre crop, at most the shorter side; None means the shorter side where `image_size`
+            is given, and no crop where it is not.
+        antialias: Whether the resize averages over the pixels that it drops.
+        channels: 1 (luma, ITU-R 601) or 3 (grey repeated); None keeps the channels.
+
+    Example:
+        >>> import torch
+        >>> prepare(torch.zeros(2, 3, 218, 178, dtype=torch.uint8), image_size=64, crop=140, channels=1).shape
+        torch.Size([2, 1, 64, 64])
+    """
+    at_least_one(image_size=image_size, crop=crop)
+    if channels == 3 and images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1).contiguous()
+    elif channels == 1 and images.shape[1] == 3:
+        images = _luma(images)
+    if image_size is None and crop is None:
+        return images
+    height, width = images.shape[-2:]
+    side = min(height, width, crop or height)
+    top, left = (height - side) // 2, (width - side) // 2
+    images = images[..., top : top + side, left : left + side].contiguous()
+    if image_size is None or image_size == side:
+        return images
+    size = (image_size, image_size)
+    return torch.nn.functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def _luma(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(1)
+    if images.is_floating_point():
+        return ((red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]) / 65536).unsqueeze(1)
+    total = red.int() * _LUMA[0] + green.int() * _LUMA[1] + blue.int() * _LUMA[2]
+    return ((total + 32768) >> 16).to(torch.uint8).unsqueeze(1)
+
+
+def decode(path: Path, *, image_size: int, crop: int | None, antialias: bool, channels: int) -> np.ndarray:
+    """Return one image file as uint8 of shape (channels, image_size, image_size).
+
+    The EXIF rotation is applied, transparency is laid over white, 16 bits are scaled to 8, and of an animation the
+    first frame is taken. Any exception means that the file cannot be used.
+    """
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).clip(0, 65535).astype(np.float32)
+        image = Image.fromarray((deep / 257).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    array = np.array(image.convert("RGB" if channels == 3 else "L"), copy=True)
+    pixels = torch.from_numpy(array if array.ndim == 3 else array[..., None]).permute(2, 0, 1)[None]
+    return prepare(pixels, image_size=image_size, crop=crop, antialias=antialias)[0].numpy()

@@ -1,0 +1,73 @@
+"""From what the user names to a data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vaekit.data.cache import user_cache
+from vaekit.data.dataset import Dataset, Progress
+from vaekit.errors import VaekitError, suggest
+from vaekit.registry import datasets
+
+__all__ = ["data_root", "load"]
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Return where data sets are looked for: `root`, otherwise `$VAEKIT_DATA`, otherwise the user's cache."""
+    given = root or os.environ.get("VAEKIT_DATA")
+    return Path(given).expanduser() if given else user_cache() / "vaekit" / "data"
+
+
+def load(
+    name_or_path: str | Path,
+    root: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    offline: bool = False,
+    **options: Any,
+) -> Dataset:
+    """Load a data set by its registered name or from a path.
+
+    Arguments:
+        name_or_path: A name of `vaekit list datasets`, a folder of images, or a `.npy` or `.npz` file. A registered
+            name comes first (write `./mnist` for a folder of that name). A relative path is looked for under `root`
+            too.
+        root: Where named data sets lie or are downloaded to; `$VAEKIT_DATA`, then the user's cache, by default.
+        progress: Called as `progress(done, total, what)` while files are decoded for the first time.
+        offline: Forbid downloads.
+        options: The options of the data set, such as `image_size`; `vaekit show datasets/NAME` lists them.
+
+    Raises:
+        VaekitError: An unknown name, a missing data set (the sentence says what to put where) or a wrong option.
+
+    Example:
+        >>> data = load("digits")
+        >>> data.shape, len(data.train), len(data.valid), len(data.test)
+        ((1, 8, 8), 1437, 180, 180)
+    """
+    name, place = str(name_or_path), data_root(root)
+    if name not in datasets.names():
+        name, place = _from_path(Path(name_or_path).expanduser(), place)
+    elif name in ("folder", "arrays") and root is None:
+        raise VaekitError(f"data set '{name}' needs a path: name the {'folder' if name == 'folder' else 'file'} itself")
+    return datasets.get(name)(place, progress, offline, **datasets.check(name, options, where="data"))
+
+
+def _from_path(path: Path, root: Path) -> tuple[str, Path]:
+    """Return which reader suits a path, and where the path leads."""
+    found = next((place for place in (path, root / path) if place.exists()), None)
+    if found is not None and found.is_dir():
+        return "folder", found
+    if found is not None and found.suffix in (".npy", ".npz"):
+        return "arrays", found
+    help_ = "give a registered name, a folder of images, or an .npy or .npz file"
+    if found is not None:
+        raise VaekitError(f"{found} is no data set: {help_}")
+    if len(path.parts) > 1 or path.suffix:
+        raise VaekitError(f"there is no file or folder {path}: {help_}")
+    valid = suggest(str(path), datasets.names())
+    raise VaekitError(
+        f"unknown data set '{path}': {valid} Or give the path of a folder of images, or of an .npy or .npz file."
+    )

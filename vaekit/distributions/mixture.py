@@ -1,0 +1,318 @@
+"""Gaussian mixtures that can be a posterior: draws with gradients for every parameter, the weights included."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributions import Distribution, Independent, Normal, constraints
+
+from vaekit.distributions.draws import Draws
+from vaekit.errors import VaekitError, suggest
+from vaekit.precision import at_least_float32
+
+__all__ = ["Estimator", "GaussianMixture", "as_mixture"]
+
+Estimator: TypeAlias = Literal["stratified", "pathwise", "score"]
+
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class GaussianMixture(TorchDistribution):
+    r"""Mixture of K diagonal Gaussians in D dimensions, differentiable in weights, locations and scales.
+
+    $$q(z) = \sum_k \pi_k \prod_d N(z_d; \mu_{kd}, \sigma_{kd}^2), \qquad \pi = \mathrm{softmax}(l)$$
+
+    `rsample` is a pathwise draw: it differentiates through the velocity fields that solve the continuity equation of
+    q, in float32 too. `draws` gives the weighted draws of the chosen estimator, which is what an objective should use:
+
+    | estimator | draws | weights | gradient of the logits |
+    |---|---|---|---|
+    | `stratified` | one (or `count`) from every component | $\pi_k / n$ | through the weights |
+    | `pathwise` | `count` of the mixture | $1 / n$ | transport of mass between components |
+    | `score` | `count` of the mixture | $1 / n$ in value | score function, leave-one-out baseline in the weights |
+
+    Sources: Jankowiak and Obermeyer, Pathwise Derivatives Beyond the Reparameterization Trick, 2018, arXiv 1806.01851;
+    Jankowiak and Karaletsos, Pathwise Derivatives for Multivariate Distributions, 2019, arXiv 1806.01856;
+    Kool, van Hoof and Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019 (the leave-one-out baseline).
+
+    Arguments:
+        logits: Unnormalised log-weights l, shape (..., K).
+        loc: Locations of the components, shape (..., K, D).
+        scale: Standard deviations of the components, shape (..., K, D), positive.
+        estimator: What `draws` gives: `"stratified"`, `"pathwise"` or `"score"`.
+        validate_args: Check parameters and values at run time (this waits for the device).
+
+    Raises:
+        VaekitError: The shapes do not fit together, or the estimator is unknown.
+
+    Example:
+        >>> q = GaussianMixture(torch.zeros(8, 3), torch.randn(8, 3, 5), torch.ones(8, 3, 5))
+        >>> q.batch_shape, q.event_shape, q.log_prob(q.sample()).shape
+        (torch.Size([8]), torch.Size([5]), torch.Size([8]))
+        >>> z, weights = q.draws(2)
+        >>> z.shape, weights.shape
+        (torch.Size([6, 8, 5]), torch.Size([6, 8]))
+    """
+
+    arg_constraints = {
+        "logits": constraints.real_vector,
+        "loc": constraints.independent(constraints.real, 2),
+        "scale": constraints.independent(constraints.positive, 2),
+    }
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        estimator: Estimator = "stratified",
+        validate_args: bool | None = None,
+    ) -> None:
+        if estimator not in get_args(Estimator):
+            raise VaekitError(f"unknown mixture estimator '{estimator}': {suggest(estimator, get_args(Estimator))}")
+        try:
+            shape = torch.broadcast_shapes(logits.shape + (1,), loc.shape, scale.shape)
+        except RuntimeError:
+            shape = Size()
+        if loc.dim() < 2 or shape[-2:] != loc.shape[-2:]:
+            raise VaekitError(
+                "a Gaussian mixture needs logits (..., K), loc (..., K, D) and scale (..., K, D), "
+                f"not {tuple(logits.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
+            )
+        self.estimator = estimator
+        self.logits = at_least_float32(logits).expand(shape[:-1])
+        self.loc = at_least_float32(loc).expand(shape)
+        self.scale = at_least_float32(scale).expand(shape)
+        super().__init__(shape[:-2], shape[-1:], validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
+        return f"GaussianMixture(components={self.components}, {shapes}, estimator={self.estimator!r})"
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> GaussianMixture:
+        """Return the same mixture with its parameters expanded to a larger batch shape."""
+        new = self._get_checked_instance(GaussianMixture, _instance)
+        batch_shape = Size(batch_shape)
+        new.estimator = self.estimator
+        new.logits = self.logits.expand(batch_shape + self.logits.shape[-1:])
+        new.loc = self.loc.expand(batch_shape + self.loc.shape[-2:])
+        new.scale = self.scale.expand(batch_shape + self.scale.shape[-2:])
+        super(GaussianMixture, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def components(self) -> int:
+        """The number K of components."""
+        return self.logits.shape[-1]
+
+    @property
+    def log_probs(self) -> Tensor:
+        """The normalised log-weights, shape (..., K)."""
+        return self.logits.log_softmax(-1)
+
+    @property
+    def component_probs(self) -> Tensor:
+        """The weights, shape (..., K)."""
+        return self.logits.softmax(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, shape (..., D)."""
+        return (self.component_probs.unsqueeze(-1) * self.loc).sum(-2)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each dimension, within plus between the components, shape (..., D)."""
+        between = self.loc - self.mean.unsqueeze(-2)
+        return (self.component_probs.unsqueeze(-1) * (self.scale.square() + between.square())).sum(-2)
+
+    def entropy_bounds(self) -> tuple[Tensor, Tensor]:
+        r"""Return a lower and an upper bound of the entropy in nats, each of shape (...).
+
+        $\sum_k \pi_k H(N_k) \le H(q) \le \min\{\sum_k \pi_k H(N_k) + H(\pi),\; H(N(m, v))\}$
+        with m and v the mean and the variances of q.
+
+        Example:
+            >>> low, high = GaussianMixture(torch.zeros(2), torch.zeros(2, 1), torch.ones(2, 1)).entropy_bounds()
+            >>> torch.allclose(low, high)
+            True
+        """
+        constant = self.event_shape[0] * (_HALF_LOG_2PI + 0.5)
+        lower = (self.component_probs * self.scale.log().sum(-1)).sum(-1) + constant
+        of_weights = -(self.component_probs * self.log_probs).sum(-1)
+        matched = 0.5 * self.variance.log().sum(-1) + constant
+        return lower, torch.minimum(lower + of_weights, matched)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log q(value) for values (..., D), shape (...), by logsumexp over the components."""
+        if self._validate_args:
+            self._validate_sample(value)
+        standard = (at_least_float32(value).unsqueeze(-2) - self.loc) / self.scale
+        densities = -0.5 * standard.square().sum(-1) - self.scale.log().sum(-1) - self.loc.shape[-1] * _HALF_LOG_2PI
+        return (self.log_probs + densities).logsumexp(-1)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Return pathwise draws, shape sample_shape + (..., D), with gradients for logits, loc and scale."""
+        sample_shape = Size(sample_shape)
+        if self.components == 1:
+            return self._chosen(None, sample_shape)
+        z = _Pathwise.apply(self.logits, self.loc, self.scale, sample_shape.numel())
+        return z if len(sample_shape) == 1 else z.reshape(sample_shape + self.batch_shape + self.event_shape)
+
+    def draws(self, count: int) -> Draws:
+        """Return weighted draws by the chosen estimator: z (S, ..., D) and weights (S, ...).
+
+        S is `count * K` for `stratified` (component after component within each of the `count` rounds), else `count`.
+
+        Raises:
+            VaekitError: `count` is not positive.
+        """
+        if count < 1:
+            raise VaekitError(f"the number of draws must be 1 or more, not {count}")
+        if self.estimator == "stratified":
+            shape = (count, self.components, *self.batch_shape, *self.event_shape)
+            noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+            z = self.loc.movedim(-2, 0) + self.scale.movedim(-2, 0) * noise
+            weights = self.component_probs.movedim(-1, 0).expand(noise.shape[:-1]) / count
+            return Draws(z.flatten(0, 1), weights.flatten(0, 1))
+        if self.estimator == "pathwise" or self.components == 1:
+            z = self.rsample((count,))
+            return Draws(z, z.new_full(z.shape[:-1], 1.0 / count))
+        chosen = _choose(self.log_probs.detach(), Size((count,)))
+        z = self._chosen(chosen, Size((count,)))
+        log_prob = self.log_probs.expand(count, *self.logits.shape).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        score = log_prob - log_prob.detach()
+        if count > 1:
+            score = score - (score.sum(0) - score) / (count - 1)
+        return Draws(z, (1.0 + score) / count)
+
+    def _chosen(self, chosen: Tensor | None, sample_shape: Size) -> Tensor:
+        """Return reparameterised draws of the chosen components (of the only one, for None)."""
+        if chosen is None:
+            loc, scale = self.loc[..., 0, :], self.scale[..., 0, :]
+        else:
+            index = chosen[..., None, None].expand(*chosen.shape, 1, *self.event_shape)
+            loc = self.loc.expand(*sample_shape, *self.loc.shape).gather(-2, index).squeeze(-2)
+            scale = self.scale.expand(*sample_shape, *self.scale.shape).gather(-2, index).squeeze(-2)
+        shape = sample_shape + self.batch_shape + self.event_shape
+        return loc + scale * torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+
+
+def _choose(log_probs: Tensor, sample_shape: Size) -> Tensor:
+    """Draw component numbers by an exponential race, which needs no check of the weights and no wait for the device."""
+    clocks = torch.empty(sample_shape + log_probs.shape, dtype=log_probs.dtype, device=log_probs.device).exponential_()
+    return (log_probs - clocks.log_()).argmax(-1)
+
+
+class _Pathwise(torch.autograd.Function):
+    r"""One draw per sample and row, and its velocity with respect to every parameter.
+
+    With $r_k$ the responsibilities, $\Phi_k$ the component cdfs and $q v$ the flux of mass,
+
+    - location: $v^{\mu_{kd}} = r_k e_d$; scale: $v^{\sigma_{kd}} = r_k (z_d - \mu_{kd}) / \sigma_{kd} e_d$;
+    - logits: $v_d^{l_k} = \sum_j \pi_j \pi_k v_d^{(j \to k)}$ with
+      $q v_d^{(j \to k)} = \prod_{i<d} N_k(z_i)\,(\Phi_j - \Phi_k)(z_d) \prod_{i>d} N_j(z_i)$,
+      whose divergence telescopes to $\prod N_j - \prod N_k$.
+
+    The sum over j needs only $\sum_j \pi_j \mathrm{suffix}_j$ and $\sum_j \pi_j \mathrm{suffix}_j \Phi_j$, so the
+    work and the memory are linear in K. Shapes: S draws, N rows, K components, D dimensions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, loc: Tensor, scale: Tensor, count: int) -> Tensor:
+        """Draw z (S, ..., D) from logits (..., K), loc (..., K, D) and scale (..., K, D)."""
+        ctx.shape = loc.shape
+        log_probs = logits.log_softmax(-1).reshape(-1, logits.shape[-1])
+        loc, scale = loc.reshape(-1, loc.shape[-1]), scale.reshape(-1, loc.shape[-1])
+        first = torch.arange(0, loc.shape[0], log_probs.shape[-1], device=loc.device)
+        chosen = _choose(log_probs, Size((count,)))
+        flat = (chosen + first).flatten()
+        noise = torch.randn(len(flat), loc.shape[-1], dtype=loc.dtype, device=loc.device)
+        z = torch.addcmul(loc.index_select(0, flat), scale.index_select(0, flat), noise)
+        ctx.save_for_backward(log_probs, loc, scale, z, noise, chosen)
+        return z.view(count, *ctx.shape[:-2], ctx.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        """Return the gradients of logits, loc and scale."""
+        log_probs, loc, scale, z, noise, chosen = ctx.saved_tensors
+        (count, rows), (components, dimensions) = chosen.shape, ctx.shape[-2:]
+        loc, scale = loc.view(rows, components, dimensions), scale.view(rows, components, dimensions)
+        grad_z, z, noise = (t.reshape(count, rows, 1, dimensions) for t in (grad_z, z, noise))
+
+        standard = (z - loc).div_(scale)
+        energy = torch.addcmul(scale.log(), standard, standard, value=0.5)
+        own = energy.gather(-2, chosen.view(count, rows, 1, 1).expand(noise.shape))
+
+        # sums[0, ..., d]: log-weight plus the log-densities of the dimensions before d; sums[1, ..., d]: likewise from
+        # the last dimension backwards. The densities are relative to those of the chosen component: identical
+        # components give exact zeros, and no large sums cancel.
+        sums = energy.new_empty(2, *energy.shape[:-1], dimensions + 1)
+        sums[..., 0] = log_probs
+        sums[0, ..., 1:] = torch.sub(own, energy, out=energy)
+        sums[1, ..., 1:] = energy.flip(-1)
+        torch.cumsum(sums, -1, out=sums)
+        joint = sums[0, ..., -1:]
+        log_density = joint.logsumexp(-2, keepdim=True)
+        flow = (joint - log_density).exp_() * grad_z
+        grad_loc = _sum_draws(flow).view(ctx.shape)
+        grad_scale = _sum_draws(flow * standard).view(ctx.shape)
+        if not ctx.needs_input_grad[0]:
+            return None, grad_loc, grad_scale, None
+
+        # Tails are taken on the side of the chosen component where z lies: there the cdfs are small and their
+        # differences exact, while a component beyond z has a difference near one to the chosen one.
+        side = torch.copysign(torch.ones_like(noise), noise)
+        tail = standard.mul_(side * math.sqrt(0.5)).erfc_()
+        # E|v| is bounded by the distances between components and E[weight] by one, so that the limits are met with
+        # probability below e^-39 (float32), unless rounding of z breaks q itself: they keep infinity times zero away.
+        limit = 0.45 * math.log(torch.finfo(z.dtype).max)
+        weight = sums[1, ..., :-1].flip(-1).clamp_(max=limit).exp_()
+        difference = tail * weight.sum(-2, keepdim=True)
+        difference.sub_(tail.mul_(weight).sum(-2, keepdim=True))
+        inverse = own.sub_(log_density).add_(_HALF_LOG_2PI)
+        velocity = (sums[0, ..., :-1] + inverse).clamp_(max=limit).exp_().mul_(difference)
+        velocity.mul_(grad_z * side.mul_(0.5))
+        return velocity.sum((0, -1)).view(ctx.shape[:-1]), grad_loc, grad_scale, None
+
+
+def _sum_draws(per_draw: Tensor) -> Tensor:
+    """Sum over the first dimension, for nothing where it is one."""
+    return per_draw[0] if per_draw.shape[0] == 1 else per_draw.sum(0)
+
+
+def as_mixture(q: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+    """View a diagonal Gaussian or a `GaussianMixture` as the parameters of a mixture.
+
+    Arguments:
+        q: `Independent(Normal)` with one event dimension (torch's or Pyro's), or `GaussianMixture`.
+
+    Returns:
+        Normalised log-weights (..., K), locations (..., K, D) and scales (..., K, D), in float32 at least.
+
+    Raises:
+        VaekitError: `q` is anything else.
+
+    Example:
+        >>> log_probs, loc, scale = as_mixture(Independent(Normal(torch.zeros(8, 5), 1.0), 1))
+        >>> log_probs.shape, loc.shape, scale.shape
+        (torch.Size([8, 1]), torch.Size([8, 1, 5]), torch.Size([8, 1, 5]))
+    """
+    if isinstance(q, GaussianMixture):
+        return q.log_probs, q.loc, q.scale
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal) and len(q.event_shape) == 1:
+        loc, scale = at_least_float32(q.base_dist.loc), at_least_float32(q.base_dist.scale)
+        return loc.new_zeros(*q.batch_shape, 1), loc.unsqueeze(-2), scale.unsqueeze(-2)
+    raise VaekitError(
+        f"a Gaussian or a Gaussian mixture is needed here, not {type(q).__name__}; "
+        "use the posterior 'gaussian' or 'gmm', or another regularizer"
+    )

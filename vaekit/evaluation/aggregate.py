@@ -1,0 +1,87 @@
+"""Moments of the aggregate posterior over a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaekit.models.vae import VAE
+
+__all__ = ["Aggregate", "aggregate_posterior"]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    r"""Per-dimension moments of $q(z)=\frac1N\sum_iq(z\mid x_i)$, shape (D,) each, in float64.
+
+    Arguments:
+        mean: The mean.
+        variance_of_means: The variance over samples of the posterior means.
+        mean_variance: The mean over samples of the posterior variances.
+        count: The number N of samples.
+    """
+
+    mean: Tensor
+    variance_of_means: Tensor
+    mean_variance: Tensor
+    count: int
+
+    @property
+    def variance(self) -> Tensor:
+        """The total variance: that of the means plus the mean variance."""
+        return self.variance_of_means + self.mean_variance
+
+    @property
+    def active_units(self) -> int:
+        """The number of dimensions whose posterior means vary by more than 0.01.
+
+        Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2015, arXiv 1509.00519.
+        """
+        return int((self.variance_of_means > 0.01).sum())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the moments by name, to be stored."""
+        return {
+            "mean": self.mean,
+            "variance_of_means": self.variance_of_means,
+            "mean_variance": self.mean_variance,
+            "count": torch.tensor(self.count),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Aggregate:
+        """Return what `tensors` gave."""
+        return cls(
+            tensors["mean"], tensors["variance_of_means"], tensors["mean_variance"], int(tensors["count"])
+        )
+
+
+@torch.no_grad()
+def aggregate_posterior(model: VAE, batches: Iterable[Tensor]) -> Aggregate:
+    """Stream a split through the encoder and return its aggregate posterior's moments.
+
+    Sums are kept in float64, shifted by the first batch's mean, so that nothing cancels however long the split is.
+
+    Arguments:
+        model: The model, in evaluation mode.
+        batches: Batches (B, *X) on the model's device.
+    """
+    count = 0
+    shift = first = second = inner = None
+    for x in batches:
+        q = model.encode(x)
+        means, variances = q.mean.double(), q.variance.double()
+        if shift is None or first is None or second is None or inner is None:
+            shift = means.mean(0)
+            first, second, inner = (torch.zeros_like(shift) for _ in range(3))
+        first += (means - shift).sum(0)
+        second += (means - shift).square().sum(0)
+        inner += variances.sum(0)
+        count += len(x)
+    if shift is None or first is None or second is None or inner is None:
+        raise ValueError("aggregate_posterior needs at least one batch")
+    offset = first / count
+    return Aggregate((shift + offset).cpu(), (second / count - offset.square()).cpu(), (inner / count).cpu(), count)

@@ -1,0 +1,102 @@
+"""Walks and draws in the latent space."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from vaekit.errors import VaekitError
+from vaekit.evaluation.aggregate import Aggregate
+from vaekit.models.vae import VAE
+
+__all__ = ["Source", "interpolate", "local_variants", "sample_latents"]
+
+Source: TypeAlias = Literal["prior", "aggregate-gaussian", "aggregate-mixture"]
+
+
+@torch.no_grad()
+def sample_latents(
+    model: VAE, count: int, source: Source = "prior", aggregate: Aggregate | None = None, data: Tensor | None = None
+) -> Tensor:
+    """Draw latents (count, D).
+
+    Arguments:
+        model: The model.
+        count: How many.
+        source: `"prior"`: p(z). `"aggregate-gaussian"`: the diagonal Gaussian with the moments of the aggregate
+            posterior. `"aggregate-mixture"`: the posterior of a training sample chosen at random, which is the
+            mixture that the model learned and gives near-reconstructions of training samples.
+        aggregate: The moments, for `"aggregate-gaussian"`.
+        data: Training samples (count, *X), one for each latent, for `"aggregate-mixture"`.
+
+    Raises:
+        VaekitError: What the source needs is not given.
+    """
+    if source == "prior":
+        return model.prior().sample((count,))
+    if source == "aggregate-gaussian":
+        if aggregate is None:
+            raise VaekitError("sampling from 'aggregate-gaussian' needs the aggregate posterior's moments")
+        device = model.last_layer.device
+        mean, scale = aggregate.mean.float().to(device), aggregate.variance.sqrt().float().to(device)
+        return mean + scale * torch.randn(count, len(mean), device=device)
+    if data is None:
+        raise VaekitError("sampling from 'aggregate-mixture' needs training samples")
+    return model.encode(data).sample()
+
+
+@torch.no_grad()
+def interpolate(model: VAE, first: Tensor, second: Tensor, steps: int = 6) -> Tensor:
+    r"""Decode convex combinations of two posterior means, shape (steps, B, *X).
+
+    $$z_k=(1-\alpha_k)\,\mu_1+\alpha_k\,\mu_2,\qquad\alpha_k=\tfrac{k}{n-1}.$$
+
+    Arguments:
+        model: The model.
+        first: Samples (B, *X) at the left end.
+        second: Samples (B, *X) at the right end.
+        steps: The number n of pictures in a row, both ends counted.
+
+    Raises:
+        VaekitError: Fewer than two steps.
+    """
+    if steps < 2:
+        raise VaekitError(f"an interpolation needs 2 steps or more, not {steps}")
+    start, end = model.encode(first).mean, model.encode(second).mean
+    along = torch.linspace(0.0, 1.0, steps, device=start.device).view(-1, 1, 1)
+    return model.decode(torch.lerp(start, end, along)).mean
+
+
+@torch.no_grad()
+def local_variants(
+    model: VAE, x: Tensor, dimensions: tuple[int, int] = (0, 3), scale: float = 20.0, steps: int = 3
+) -> Tensor:
+    r"""Decode $\mu+t_1\sigma_ie_i+t_2\sigma_je_j$ on a grid, shape (steps * steps, B, *X).
+
+    The figure of the GAMIX repository: two coordinates of one image's posterior mean, moved by multiples of its
+    posterior standard deviation.
+
+    References:
+        How to train your VAE, Rivera, 2024, arXiv 2309.13160.
+
+    Arguments:
+        model: The model.
+        x: Samples (B, *X).
+        dimensions: The two coordinates i and j.
+        scale: The largest multiple t.
+        steps: Points along each coordinate.
+
+    Raises:
+        VaekitError: A coordinate is outside the latent space.
+    """
+    if not all(0 <= d < model.latent_dim for d in dimensions):
+        raise VaekitError(f"latent dimensions {dimensions} must lie between 0 and {model.latent_dim - 1}")
+    q = model.encode(x)
+    multiples = torch.linspace(-scale, scale, steps, device=x.device)
+    z = q.mean.repeat(steps * steps, 1, 1)
+    for axis, dimension in enumerate(dimensions):
+        t = multiples.repeat_interleave(steps) if axis == 0 else multiples.repeat(steps)
+        z[:, :, dimension] += t[:, None] * q.stddev[:, dimension]
+    return model.decode(z).mean

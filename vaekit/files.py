@@ -1,0 +1,108 @@
+"""Atomic writes: a file is there whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from vaekit.errors import VaekitError
+
+__all__ = ["atomic", "load_tensors", "save_json", "save_state", "save_tensors", "save_text", "storage_errors"]
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one plain sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise VaekitError(
+                f"no space left to write {path}: free some space or choose another place with --out, then resume"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise VaekitError(f"no permission to write {path}: choose another place with --out") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise VaekitError(f"cannot write {path}: a file stands where a folder is needed") from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbour of `path` for writing bytes; on success it becomes `path`, else it is removed.
+
+    Raises:
+        VaekitError: The disk is full or the place may not be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            # The rename itself must survive a power cut.
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def save_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def save_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    save_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    from safetensors.torch import save
+
+    payload = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+    with atomic(path) as file:
+        file.write(payload)
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        VaekitError: The file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise VaekitError(f"{path} is not there: is this the directory of a finished run?") from error
+    except (SafetensorError, OSError) as error:
+        raise VaekitError(f"{path} is damaged ({error}): restore it or train again") from error
+
+
+def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a nested state of tensors and plain values in torch's format, atomically."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    with atomic(path) as file:
+        file.write(buffer.getbuffer())

@@ -1,0 +1,147 @@
+"""The objective: reconstruction, weighted regularizers and an optional adversary, as named update phases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vaekit.errors import VaekitError
+from vaekit.latents import Latents
+from vaekit.models.vae import Output
+from vaekit.objectives.adversary import Adversary
+from vaekit.registry import objectives
+from vaekit.regularizers.base import Regularizer
+
+__all__ = ["Objective", "Phase"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update: the loss to minimise and the terms it is made of.
+
+    Arguments:
+        name: Whose parameters are updated: a key of `Objective.modules`.
+        loss: The scalar to minimise.
+        terms: Detached scalars to log, unweighted.
+    """
+
+    name: str
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+@objectives.register(
+    "elbo",
+    about="Reconstruction + weighted regularizers + optional adversary",
+    source="Kingma and Welling, Auto-Encoding Variational Bayes, 2013, arXiv 1312.6114",
+)
+class Objective(nn.Module):
+    r"""What training minimises:
+
+    $$\mathcal L=-\tfrac1B\sum_i\mathbb E_{q_i}[\log p(x_i\mid z)]+\sum_r w_r(t)\,R_r+\text{adversary}
+    \quad\text{[nats per sample].}$$
+
+    With the regularizer `kl` alone, at weight 1, this is the negative ELBO; anything else is a surrogate, and `label`
+    says which.
+
+    References:
+        Auto-Encoding Variational Bayes, Kingma and Welling, 2013, arXiv 1312.6114.
+
+    Arguments:
+        regularizers: Name to regularizer; the name is the term's name in the log.
+        draws: Draws per sample from the posterior.
+        adversary: A discriminator with its loss and weight; `None` for none.
+
+    Raises:
+        VaekitError: `draws` is below 1.
+
+    Example:
+        >>> import vaekit as vk
+        >>> Objective({"kl": vk.regularizers.KL()}).label
+        'negative ELBO'
+        >>> Objective({"kl": vk.regularizers.KL(weight=4.0)}).label
+        'surrogate loss'
+    """
+
+    def __init__(
+        self,
+        regularizers: Mapping[str, Regularizer] | None = None,
+        adversary: Adversary | None = None,
+        *,
+        draws: int = 1,
+    ) -> None:
+        super().__init__()
+        if draws < 1:
+            raise VaekitError(f"objective.draws must be 1 or more, not {draws}")
+        self.regularizers = nn.ModuleDict(dict(regularizers or {}))
+        self.adversary = adversary
+        self.draws = draws
+
+    @property
+    def label(self) -> str:
+        """`"negative ELBO"` where the loss is exactly that, else `"surrogate loss"`."""
+        terms = list(self.regularizers.values())
+        exact = len(terms) == 1 and terms[0].bound and repr(terms[0].weight) == "1" and not self.adversary
+        return "negative ELBO" if exact and not getattr(terms[0], "free_bits", 0.0) else "surrogate loss"
+
+    def notes(self, batch_size: int, latent_dim: int) -> list[str]:
+        """Return what a reader of this objective's figures should know."""
+        terms = self.regularizers.values()
+        return [note for term in terms for note in term.notes(batch_size, latent_dim)]  # type: ignore[union-attr]
+
+    def modules_by_phase(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return whose parameters each phase updates."""
+        phases: dict[str, nn.Module] = {"vae": model}
+        if self.adversary is not None:
+            phases["discriminator"] = self.adversary.discriminator
+        return phases
+
+    def regularization(self, latents: Latents, step: int = 0) -> Tensor:
+        """Return the weighted sum of the regularizers, in nats per sample: what a Pyro guide needs as its factor."""
+        return self._regularize(latents, step)[0]
+
+    def _regularize(self, latents: Latents, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        total = latents.z.new_zeros(())
+        terms: dict[str, Tensor] = {}
+        with torch.autocast(latents.z.device.type, enabled=False):
+            for name, regularizer in self.regularizers.items():
+                value = regularizer(latents)
+                total = total + regularizer.weight(step) * value
+                terms[name] = value.detach()
+        return total, terms
+
+    def evaluate(self, output: Output, x: Tensor, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the reconstruction term, the regularization and all terms by name, without the adversary."""
+        with torch.autocast(x.device.type, enabled=False):
+            reconstruction = -output.latents.expect(output.likelihood.log_prob(x)).mean()
+        regularization, terms = self._regularize(output.latents, step)
+        loss = reconstruction + regularization
+        return reconstruction, regularization, {"loss": loss.detach(), "reconstruction": reconstruction.detach(), **terms}
+
+    def phases(self, model: nn.Module, x: Tensor, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
+        """Yield the updates of one step, in order; each loss is computed after the update before it.
+
+        Arguments:
+            model: The model itself.
+            x: One batch.
+            step: Optimiser steps taken so far.
+            wrapped: Phase name to the module as the engine wraps it (for data-parallel training, compilation).
+        """
+        output: Output = wrapped["vae"](x, self.draws)
+        reconstruction, regularization, terms = self.evaluate(output, x, step)
+        loss = reconstruction + regularization
+        if self.adversary is None or not self.adversary.active(step):
+            yield Phase("vae", loss, terms)
+            return
+        fakes, weights = output.images, output.latents.weights
+        adversarial, adversarial_terms = self.adversary.generator_loss(
+            fakes, weights, reconstruction, model.last_layer, step  # type: ignore[arg-type]
+        )
+        yield Phase("vae", loss + adversarial, terms | adversarial_terms)
+        yield Phase(
+            "discriminator",
+            *self.adversary.discriminator_loss(wrapped["discriminator"], x, fakes.detach(), weights.detach(), step),
+        )

@@ -1,0 +1,438 @@
+"""A run: a configuration, what it builds, and the directory it leaves."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vaekit
+from vaekit import build
+from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
+from vaekit.data import Batches, Dataset, load
+from vaekit.errors import VaekitError
+from vaekit.evaluation import Aggregate, aggregate_posterior, interpolate, sample_latents
+from vaekit.evaluation.latent import Source
+from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
+from vaekit.models.vae import VAE
+from vaekit.registry import datasets
+from vaekit.reporting.images import save_grid
+from vaekit.training.listeners import Listener
+from vaekit.training.trainer import Fit
+
+__all__ = ["Images", "Run", "recipe"]
+
+# What may differ between a run and its continuation without making it another run.
+_FREE = {
+    "trainer": {"epochs", "max_steps", "accelerator", "devices", "nodes", "strategy", "tensorboard", "log_every",
+                "checkpoint_every", "sample_every"},
+    "data": {"root", "resident"},
+}  # fmt: skip
+
+
+class Images:
+    """Decoded samples that know their range.
+
+    Arguments:
+        tensor: Samples (N, *X).
+        data_range: The interval their values are meant to lie in.
+    """
+
+    def __init__(self, tensor: Tensor, data_range: tuple[float, float]) -> None:
+        self.tensor = tensor.cpu()
+        self.data_range = data_range
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def save(self, path: str | Path, columns: int | None = None) -> Path:
+        """Write a PNG grid of images, or an `.npy` file of vectors; return where it is.
+
+        Raises:
+            VaekitError: The samples are not images and the path does not end in `.npy`.
+        """
+        path = Path(path)
+        if path.suffix == ".npy":
+            import io
+
+            import numpy as np
+
+            from vaekit.files import atomic
+
+            buffer = io.BytesIO()
+            np.save(buffer, self.tensor.numpy())
+            with atomic(path) as file:
+                file.write(buffer.getvalue())
+        elif self.tensor.dim() == 4 and self.tensor.shape[1] in (1, 3):
+            save_grid(path, self.tensor, self.data_range, columns)
+        else:
+            raise VaekitError(f"samples of shape {tuple(self.tensor.shape[1:])} are not images: save them as .npy")
+        return path
+
+
+class Run:
+    """A configured run: fit it, then sample from it; or load a finished one.
+
+    Arguments:
+        config: The configuration.
+        out: The run directory; `None` for `runs/<recipe>-<data>`, numbered when that is taken.
+        offline: Forbid downloads.
+        progress: Called as `progress(done, total, what)` while data is decoded for the first time.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: str | Path | None = None,
+        *,
+        offline: bool = False,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.out = Path(out) if out is not None else None
+        self.offline = offline
+        self.progress = progress
+        self._trained: VAE | None = None
+
+    # ---- what the configuration names ----------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data set, loaded when first asked for."""
+        options = {key: value for key, value in self.config.data.items() if key not in (*LOADER_OPTIONS, "name")}
+        return load(
+            self.config.data["name"],
+            self.config.data.get("root"),
+            progress=self.progress,
+            offline=self.offline,
+            **options,
+        )
+
+    @cached_property
+    def model(self) -> VAE:
+        """The model: freshly built, or with the weights of the run it was loaded from."""
+        return build.model(self.config, self.config.data_shape or self.data.shape)
+
+    def _batches(self, split: str = "train", shuffle: bool = False) -> Batches:
+        model = self._ready()
+        return Batches(
+            self.data.splits[split],
+            min(int(self.config.data.get("batch_size", 64)), len(self.data.splits[split])),
+            data_range=model.data_range if self.data.is_image else None,
+            device=model.last_layer.device,
+            shuffle=shuffle,
+            flip=False,
+            seed=int(self.config.trainer.get("seed", 0)),
+            drop_last=False,
+            resident=False,
+        )
+
+    def _ready(self) -> VAE:
+        return (self._trained or self.model).eval()
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def fit(self, *, resume: bool = False, listeners: Sequence[Listener] = ()) -> Fit:
+        """Train, and leave a complete run directory.
+
+        Arguments:
+            resume: Whether to go on from the last checkpoint of the run directory.
+            listeners: Called on rank zero; `vaekit.reporting.Progress()` shows a bar.
+
+        Raises:
+            VaekitError: A part, an option, the data or the directory is not right; the sentence says what to do.
+        """
+        leader = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))) == 0
+        loader = self._loader_options()
+        trainer = build.trainer(self.config)
+        self.config = self.config.model_copy(update={"data_shape": self.data.shape})
+        objective = build.objective(self.config, self.data.shape)
+        model = build.model(self.config, self.data.shape)
+        out = self._place(resume, leader)
+        environment = self._environment(objective.label)
+        if leader:
+            with storage_errors(out):
+                out.mkdir(parents=True, exist_ok=True)
+            save_text(out / "config.yaml", self.config.to_yaml())
+            save_json(out / "environment.json", environment)
+        fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
+        self._trained = fit.model
+        if leader:
+            self._keep(out, fit, environment)
+        return fit
+
+    def _loader_options(self) -> dict[str, Any]:
+        options = {key: value for key, value in self.config.data.items() if key in LOADER_OPTIONS and key != "root"}
+        batch_size = options.get("batch_size", 64)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise VaekitError(f"data.batch_size must be a whole number of 1 or more, not {batch_size!r}")
+        for key in ("flip", "resident"):
+            if not isinstance(options.get(key, False), bool):
+                raise VaekitError(f"data.{key} must be true or false, not {options[key]!r}")
+        return options
+
+    def _place(self, resume: bool, leader: bool) -> Path:
+        """Settle on the run directory and check that it may be used."""
+        if self.out is None:
+            self.out = _default_place(self.config, resume or not leader)
+        if resume:
+            earlier = resolve(read_recipe(self.out)) if (self.out / "config.yaml").is_file() else None
+            if earlier is None:
+                raise VaekitError(f"nothing to resume: {self.out} holds no run; leave out --resume to start one")
+            _refuse_changes(earlier, self.config, self.out)
+        elif leader and self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise VaekitError(
+                f"{self.out} already holds another run or other files: add --resume to go on with it, "
+                "or choose another place with --out"
+            )
+        return self.out
+
+    def _environment(self, label: str) -> dict[str, Any]:
+        from importlib.metadata import version
+
+        packages = ("torch", "torchvision", "pyro-ppl", "lightning-fabric", "numpy")
+        return {
+            "vaekit": vaekit.__version__,
+            "label": label,
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {name: version(name) for name in packages},
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "threads": torch.get_num_threads(),
+            "data": self.data.protocol,
+            "notes": list(self.data.notes),
+        }
+
+    @torch.no_grad()
+    def _keep(self, out: Path, fit: Fit, environment: dict[str, Any]) -> None:
+        """Leave weights, aggregate posterior, last pictures and report in the run directory."""
+        from vaekit.reporting.report import write_report
+
+        save_tensors(out / "model.safetensors", fit.model.state_dict())
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            aggregate = aggregate_posterior(fit.model.eval(), self._batches().epoch(0))
+            save_tensors(out / "aggregate.safetensors", aggregate.tensors())
+            if self.data.is_image:
+                for source in ("prior", "aggregate-gaussian"):
+                    self.sample(64, source).save(out / "samples" / f"{source}.png")
+        training = {
+            "steps": fit.steps,
+            "interrupted_by_signal": fit.signal,
+            "seconds": round(fit.seconds, 2),
+            "samples_per_second": round(fit.samples_per_second, 1),
+            "peak_memory_bytes": fit.peak_memory,
+            "active_units": f"{aggregate.active_units} of {fit.model.latent_dim}",
+            "mean_posterior_variance": round(float(aggregate.mean_variance.mean()), 6),
+        }
+        save_json(out / "environment.json", {**environment, "training": training})
+        write_report(out)
+
+    # ---- using ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        out: str | Path,
+        *,
+        offline: bool = False,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Run:
+        """Load a run from its directory.
+
+        Raises:
+            VaekitError: It is no run directory, or its weights are missing or damaged.
+        """
+        out = Path(out)
+        if not (out / "config.yaml").is_file():
+            raise VaekitError(f"{out} is not a run directory: it has no config.yaml")
+        run = cls(resolve(read_recipe(out)), out, offline=offline, progress=progress)
+        weights = load_tensors(out / "model.safetensors")
+        try:
+            run.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise VaekitError(f"the weights in {out} are not those of its config.yaml: restore one of them") from error
+        run._trained = run.model.eval()
+        return run
+
+    @cached_property
+    def aggregate(self) -> Aggregate:
+        """The moments of the aggregate posterior over the training split, as kept with the run."""
+        if self.out is not None and (self.out / "aggregate.safetensors").is_file():
+            return Aggregate.from_tensors(load_tensors(self.out / "aggregate.safetensors"))
+        return aggregate_posterior(self._ready(), self._batches().epoch(0))
+
+    @torch.no_grad()
+    def sample(self, count: int = 64, source: Source = "prior", seed: int | None = None) -> Images:
+        """Draw samples.
+
+        Arguments:
+            count: How many.
+            source: `"prior"`, `"aggregate-gaussian"` or `"aggregate-mixture"`; see `vaekit.evaluation.sample_latents`.
+            seed: Seed of the draws; `None` to go on with the current random state.
+
+        Raises:
+            VaekitError: `count` is below 1, or the training data that the source needs is not there.
+        """
+        if count < 1:
+            raise VaekitError(f"the number of samples must be 1 or more, not {count}")
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = self._ready()
+        aggregate = self.aggregate if source == "aggregate-gaussian" else None
+        data = self._draw_data(count) if source == "aggregate-mixture" else None
+        z = sample_latents(model, count, source, aggregate, data)
+        return Images(torch.cat([model.decode(part).mean for part in z.split(256)]), model.data_range)
+
+    def _draw_data(self, count: int) -> Tensor:
+        """Return training samples chosen at random with replacement."""
+        chosen = torch.randint(len(self.data.train), (count,)).sort().values
+        rows = Batches(
+            self.data.train.rows(chosen),
+            count,
+            data_range=self.model.data_range if self.data.is_image else None,
+            device=self._ready().last_layer.device,
+            shuffle=False,
+            flip=False,
+            seed=0,
+            drop_last=False,
+            resident=False,
+        )
+        return next(iter(rows.epoch(0)))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Images:
+        """Return the reconstructions of samples (B, *X) in the model's range, at the posterior mean."""
+        model = self._ready()
+        return Images(model.reconstruct(x.to(model.last_layer.device)), model.data_range)
+
+    @torch.no_grad()
+    def interpolate(self, first: Tensor, second: Tensor, steps: int = 6) -> Images:
+        """Return walks between samples (B, *X), row by row: B times `steps` images.
+
+        Raises:
+            VaekitError: Fewer than two steps.
+        """
+        model = self._ready()
+        walks = interpolate(model, *(x.to(model.last_layer.device) for x in (first, second)), steps)
+        return Images(walks.transpose(0, 1).flatten(0, 1), model.data_range)
+
+    def read(self, files: Sequence[str | Path], crop: int | None = None) -> Tensor:
+        """Read image files as this model takes them: centre crop, size, channels and range.
+
+        Arguments:
+            files: Image files.
+            crop: Side of the centre crop in pixels of the file; the data set's own if not given, 0 for the largest
+                square.
+
+        Raises:
+            VaekitError: A file is missing or unreadable, or the model does not take square images.
+        """
+        from vaekit.data.images import decode
+
+        shape = self._ready().data_shape
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise VaekitError(f"image files suit models of square images, and this one takes samples of shape {shape}")
+        declared = datasets.options(self.config.data["name"]) if self.config.data["name"] in datasets.names() else {}
+        options: dict[str, Any] = {
+            key: self.config.data.get(key, declared[key].default if key in declared else default)
+            for key, default in (("crop", None), ("antialias", True))
+        }
+        images = []
+        for file in files:
+            try:
+                pixels = decode(
+                    Path(file),
+                    image_size=shape[1],
+                    crop=(options["crop"] if crop is None else crop) or None,
+                    antialias=options["antialias"],
+                    channels=shape[0],
+                )
+            except Exception as error:  # Pillow raises many types for an unreadable file
+                raise VaekitError(f"{file} cannot be read as an image: {error}") from error
+            images.append(torch.from_numpy(pixels))
+        low, high = self.model.data_range
+        return torch.stack(images).float() / 255.0 * (high - low) + low
+
+    def validation_pairs(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return two batches of `count` validation samples each.
+
+        Raises:
+            VaekitError: `count` is below 1, or there are too few samples.
+        """
+        if not 1 <= count <= len(self.data.valid) // 2:
+            raise VaekitError(f"the number of pairs must lie between 1 and {len(self.data.valid) // 2}, not {count}")
+        chosen: list[Tensor] = []
+        for x in self._batches("valid", shuffle=True).epoch(0):
+            chosen.append(x)
+            if sum(map(len, chosen)) >= 2 * count:
+                break
+        first, second = torch.cat(chosen)[: 2 * count].split(count)
+        return first, second
+
+
+def recipe(
+    name: str | Path,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    offline: bool = False,
+    **overrides: Any,
+) -> Run:
+    """Return a run from a recipe, by name or file, with changes laid over it.
+
+    Arguments:
+        name: A recipe's name, a YAML file, or a run directory.
+        data: The data set, by name or path; the recipe's own if not given.
+        out: The run directory.
+        offline: Forbid downloads.
+        overrides: Keys of the recipe; mappings are merged, `None` takes a key away.
+
+    Raises:
+        VaekitError: An unknown recipe, key, part or option.
+
+    Example:
+        >>> run = recipe("vae", data="digits", posterior={"name": "gmm", "components": 3}, trainer={"epochs": 1})
+        >>> run.config.posterior
+        {'name': 'gmm', 'components': 3}
+    """
+    return Run(resolve(read_recipe(name), overrides, data=data), out, offline=offline)
+
+
+def _default_place(config: RunConfig, existing: bool) -> Path:
+    """Return `runs/<recipe>-<data>`, numbered: the next free one, or the last existing one."""
+    stem = f"{config.recipe or 'run'}-{Path(str(config.data['name'])).stem}"
+    number, place = 1, Path("runs") / stem
+    while (following := Path("runs") / (stem if number == 1 else f"{stem}-{number}")).exists():
+        place, number = following, number + 1
+    return place if existing else following
+
+
+def _refuse_changes(earlier: RunConfig, now: RunConfig, out: Path) -> None:
+    before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
+    for key in before:
+        if key in ("recipe", "about", "source"):
+            continue
+        old, new = ({} if side[key] is None else side[key] for side in (before, after))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            free = _FREE.get(key, set())
+            for option in sorted({*old, *new} - free):
+                if old.get(option) != new.get(option):
+                    raise VaekitError(
+                        f"{out} was trained with {key}.{option} = {old.get(option)!r}, not {new.get(option)!r}: resume "
+                        "with the same configuration, or start another run with another --out"
+                    )
+        elif old != new:
+            raise VaekitError(
+                f"{out} was trained with {key} = {old!r}, not {new!r}: resume with the same configuration, or start "
+                "another run with another --out"
+            )

@@ -1,0 +1,80 @@
+"""What may listen to a training run: progress bars, TensorBoard, a user's own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaekit.errors import VaekitError
+
+__all__ = ["Listener", "Plan", "TensorBoard"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is about to do.
+
+    Arguments:
+        first_step: The step it begins at (above 0 when it resumes).
+        steps: The step it ends at.
+        steps_per_epoch: Steps in an epoch.
+        label: What the loss is: `"negative ELBO"` or `"surrogate loss"`.
+        device: Where it runs, in words.
+        parameters: Trainable parameters by phase.
+        notes: Sentences that a reader of the figures should know.
+    """
+
+    first_step: int
+    steps: int
+    steps_per_epoch: int
+    label: str
+    device: str
+    parameters: dict[str, int]
+    notes: tuple[str, ...]
+
+
+class Listener:
+    """Called by the trainer on rank zero; subclass it and override what you need."""
+
+    def on_start(self, plan: Plan) -> None:  # noqa: B027
+        """Training begins."""
+
+    def on_step(self, step: int) -> None:  # noqa: B027
+        """A step is done; `step` counts from 1."""
+
+    def on_metrics(self, line: dict[str, Any]) -> None:  # noqa: B027
+        """A line of metrics was written."""
+
+    def on_finish(self) -> None:  # noqa: B027
+        """Training ended, in whatever way."""
+
+
+class TensorBoard(Listener):
+    """Writes every metric as a TensorBoard scalar.
+
+    Arguments:
+        folder: Where the event files go.
+
+    Raises:
+        VaekitError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise VaekitError(
+                'trainer.tensorboard needs TensorBoard: pip install "vaekit[tensorboard]", or leave it off'
+            ) from error
+        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def on_metrics(self, line: dict[str, Any]) -> None:
+        """Write the line's numbers as `<split>/<term>`."""
+        for name, value in line.items():
+            if isinstance(value, float):
+                self.writer.add_scalar(f"{line['split']}/{name}", value, line["step"])  # type: ignore[no-untyped-call]
+
+    def on_finish(self) -> None:
+        """Close the event file."""
+        self.writer.close()  # type: ignore[no-untyped-call]

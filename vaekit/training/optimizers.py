@@ -1,0 +1,71 @@
+"""Optimisers by name, with typed options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from vaekit.registry import optimizers
+from vaekit.schedules import Scalar, as_schedule
+
+__all__ = ["Optimizer", "adam", "adamw", "sgd"]
+
+
+class Optimizer:
+    """A torch optimiser and the schedule of its learning rate."""
+
+    def __init__(self, inner: torch.optim.Optimizer, lr: Scalar) -> None:
+        self.inner = inner
+        self.lr = as_schedule(lr)
+        self.parameters = [parameter for group in inner.param_groups for parameter in group["params"]]
+
+    def set_rate(self, step: int) -> None:
+        """Set the learning rate of this step."""
+        for group in self.inner.param_groups:
+            group["lr"] = self.lr(step)
+
+
+@optimizers.register(
+    "adam",
+    about="Adam",
+    source="Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, arXiv 1412.6980",
+)
+def adam(
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: Scalar = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    fused: bool = True,
+) -> Optimizer:
+    """Return Adam; `fused` runs one kernel for all parameters."""
+    return Optimizer(torch.optim.Adam(parameters, betas=betas, eps=eps, fused=fused), lr)
+
+
+@optimizers.register(
+    "adamw",
+    about="Adam with decoupled weight decay",
+    source="Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101",
+)
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: Scalar = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    fused: bool = True,
+) -> Optimizer:
+    """Return AdamW; `fused` runs one kernel for all parameters."""
+    inner = torch.optim.AdamW(parameters, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+    return Optimizer(inner, lr)
+
+
+@optimizers.register("sgd", about="Stochastic gradient descent with momentum", source="Robbins and Monro, 1951")
+def sgd(
+    parameters: Iterable[nn.Parameter], *, lr: Scalar = 1e-2, momentum: float = 0.0, weight_decay: float = 0.0
+) -> Optimizer:
+    """Return stochastic gradient descent."""
+    return Optimizer(torch.optim.SGD(parameters, momentum=momentum, weight_decay=weight_decay), lr)
