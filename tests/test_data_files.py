@@ -7,6 +7,7 @@ import os
 import struct
 import time
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -157,18 +158,27 @@ def test_unreadable_files_are_named_and_skipped(photos: Path, monkeypatch: pytes
     (photos / "empty.jpg").write_bytes(b"")
     (photos / "text.jpg").write_text("<html>404</html>")
     Image.fromarray(np.ones((4, 4), np.float32)).save(photos / "float.tiff")
+    (photos / "link.jpg").symlink_to(photos / "nowhere.jpg")
     Image.new("L", (400, 100)).save(photos / "bomb.png")
     Image.new("L", (400, 400)).save(photos / "big_bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)
     data = load(photos, image_size=8, valid_fraction=0.2)
     assert sum(map(len, data.splits.values())) == 12
     (note,) = data.notes
-    assert note.startswith("6 unreadable files skipped: ")
-    for words in ("cut.png", "empty.jpg (not an image)", "text.jpg (not an image)", "float.tiff (floating-point"):
+    assert note.startswith("7 unreadable files skipped: ")
+    for words in (
+        "cut.png",
+        "empty.jpg (not an image)",
+        "text.jpg (not an image)",
+        "float.tiff (floating-point",
+        "link.jpg (No such",
+    ):
         assert words in note
     assert "big_bomb.png (more than 30,000 pixels)" in note
     assert " bomb.png (more than 30,000 pixels)" in note
     assert load(photos, image_size=8, valid_fraction=0.2).notes == data.notes, "the note is kept with the cache"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
+    assert sum(map(len, load(photos, image_size=8).splits.values())) == 14, "a raised limit decodes anew"
 
 
 def test_long_lists_of_unreadable_files_are_cut(photos: Path) -> None:
@@ -324,11 +334,13 @@ def test_unwritable_cache(photos: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_concurrent_builds_agree(tmp_path: Path) -> None:
-    def blocks(skipped: dict[int, str]):
+    def blocks_of_another(skipped: dict[int, str]) -> Generator[np.ndarray]:
+        yield np.ones((3, 3), np.uint8)
+
+    def blocks(skipped: dict[int, str]) -> Generator[np.ndarray]:
         yield np.ones((2, 3), np.uint8)
         if not cached(tmp_path):  # while this build is under way, another begins and ends
-            inner = cache.build_once("key", lambda skipped: iter([np.ones((3, 3), np.uint8)]), rows=3, shape=(3,))
-            assert inner.array.shape == (3, 3)
+            assert cache.build_once("key", blocks_of_another, rows=3, shape=(3,)).array.shape == (3, 3)
         yield np.ones((1, 3), np.uint8)
 
     assert cache.build_once("key", blocks, rows=3, shape=(3,)).array.tolist() == np.ones((3, 3)).tolist()

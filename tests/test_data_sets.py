@@ -1,4 +1,4 @@
-"""The named data sets: real copies where they are at hand, forged ones otherwise; what is said when they are missing."""
+"""The named data sets: real copies where they are at hand, forged ones otherwise; what is said when missing."""
 
 from __future__ import annotations
 

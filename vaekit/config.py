@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vaekit.errors import VaekitError, suggest
 
-__all__ = ["RunConfig", "apply_overrides", "merge", "read_recipe", "recipe_file", "recipe_names", "resolve"]
+__all__ = ["LOADER_OPTIONS", "RunConfig", "apply_overrides", "merge", "read_recipe", "recipe_file", "recipe_names", "resolve"]
 
 RECIPES = Path(__file__).parent / "recipes"
+
+# What the `data` section says to the loader; the rest of it are the data set's own options.
+LOADER_OPTIONS = ("root", "batch_size", "flip", "resident")
 
 # The parts that are named by a string or a mapping with `name`.
 _PARTS = ("backbone", "posterior", "prior", "likelihood", "objective", "data")
@@ -147,22 +151,25 @@ def apply_overrides(config: Mapping[str, Any], assignments: Sequence[str]) -> di
     """
     result = dict(config)
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals or not path.strip("."):
-            raise VaekitError(f"--set takes KEY=VALUE, for instance posterior.components=4, not '{assignment}'")
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise VaekitError(f"--set {path}: '{text}' is not a value that YAML can read") from error
-        if isinstance(value, str):
-            try:
-                value = float(value)  # YAML 1.1 takes 1e-4 for a word.
-            except ValueError:
-                pass
-        for key in reversed(path.strip().split(".")):
-            value = {key: value}
-        result = merge(result, value)
+        result = merge(result, _assignment(assignment))
     return result
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    """Return `a.b=value` as nested mappings."""
+    path, equals, written = text.partition("=")
+    if not equals or not path.strip("."):
+        raise VaekitError(f"--set takes KEY=VALUE, for instance posterior.components=4, not '{text}'")
+    try:
+        value: Any = yaml.safe_load(written)
+    except yaml.YAMLError as error:
+        raise VaekitError(f"--set {path}: '{written}' is not a value that YAML can read") from error
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML 1.1 takes 1e-4 for a word.
+    for key in reversed(path.strip().split(".")):
+        value = {key: value}
+    return value
 
 
 def resolve(
@@ -184,25 +191,20 @@ def resolve(
     Raises:
         VaekitError: An unknown key or a value of the wrong type.
     """
-    base = dict(recipe)
+    base = {**recipe, "data": _as_part(recipe.get("data") or {"name": "digits"})}
     for_data = base.pop("for_data", {})
-    asked: Mapping[str, Any] = {}
-    for overlay in overlays:
-        asked = merge(asked, overlay)
-    asked = apply_overrides(asked, assignments)
+    layers = [*overlays, *map(_assignment, assignments)]
     if data is not None:
-        asked = merge(asked, {"data": {**(_as_part(asked.get("data")) or {}), "name": str(data)}})
-    chosen = _as_part(asked.get("data") or {}).get("name") or _as_part(base.get("data", {})).get("name", "digits")
-    # The batch and the like stay when another data set is chosen: only the data set's own options belong to its name.
-    common = {key: value for key, value in _as_part(base.get("data", {})).items() if key in LOADER_OPTIONS}
-    base["data"] = (
-        base["data"] if _as_part(base.get("data", {})).get("name") == chosen else {**common, "name": chosen}
-    )
-    full = merge(merge(base, for_data.get(chosen, for_data.get("other", {}))), asked)
-    return _typed(full)
-
-
-LOADER_OPTIONS = ("root", "batch_size", "flip", "resident")
+        layers.append({"data": {"name": str(data)}})
+    names = [_as_part(layer["data"]).get("name") for layer in layers if isinstance(layer.get("data"), str | Mapping)]
+    chosen = next((name for name in reversed(names) if name), base["data"].get("name", "digits"))
+    if base["data"].get("name") != chosen:
+        # The batch and the like stay; the data set's own options belong to its name.
+        base["data"] = {key: value for key, value in base["data"].items() if key in LOADER_OPTIONS}
+    base["data"]["name"] = chosen
+    for layer in (for_data.get(chosen, {}), *layers):
+        base = merge(base, layer)
+    return _typed(base)
 
 
 def _typed(content: Mapping[str, Any]) -> RunConfig:

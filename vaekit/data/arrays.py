@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.cache import build_once, collect, fits
+from vaekit.data.cache import block_rows, build_once, collect, fits
 from vaekit.data.dataset import Dataset, Progress, Split, finish, holdout
 from vaekit.data.images import prepare
 from vaekit.errors import VaekitError
@@ -21,7 +22,6 @@ __all__ = ["arrays", "read_array"]
 
 _SAMPLES = ("images", "x", "data", "arr_0")
 _LABELS = ("labels", "y")
-_BLOCK = 1024
 
 Layout = Literal["auto", "nchw", "nhwc", "plain"]
 
@@ -99,15 +99,16 @@ def arrays(
     first = tidy(rows[:1])
     shape, dtype = tuple(first.shape[1:]), str(first.dtype).removeprefix("torch.")
 
-    def blocks(skipped: dict[int, str]) -> Iterator[np.ndarray]:
+    def blocks(skipped: dict[int, str]) -> Generator[np.ndarray]:
         strange = 0
-        for start in range(0, len(rows), _BLOCK):
-            block = tidy(rows[start : start + _BLOCK])
+        step = block_rows(first.nbytes)
+        for start in range(0, len(rows), step):
+            block = tidy(rows[start : start + step])
             if block.is_floating_point():
                 strange += int((~block.isfinite()).sum())
             yield block.numpy()
             if progress is not None:
-                progress(min(start + _BLOCK, len(rows)), len(rows), f"reading {root.name}")
+                progress(min(start + step, len(rows)), len(rows), f"reading {root.name}")
         if strange:
             raise VaekitError(f"{root} has {strange:,} non-finite values: replace or remove them")
 
@@ -165,7 +166,10 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         if path.suffix == ".npy":
             return np.lib.format.open_memmap(path, mode="r"), None
-        with path.open("rb") as handle, np.lib.npyio.NpzFile(handle, allow_pickle=False) as file:
+        with path.open("rb") as handle:
+            file = np.load(handle, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                return file, None
             key = next((name for name in _SAMPLES if name in file.files), None)
             if key is None:
                 raise VaekitError(
@@ -180,7 +184,7 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise VaekitError(f"there is no file {path}") from None
     except MemoryError:
         raise VaekitError(f"{path} does not fit in memory: save the samples as .npy, which is read in parts") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise VaekitError(
                 f"{path} holds Python objects, which vaekit never unpickles: save plain numbers"

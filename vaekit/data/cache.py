@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import numpy as np
 
 from vaekit.errors import VaekitError
 
-__all__ = ["Stored", "available_memory", "build_once", "cache_folder", "collect", "fits", "user_cache"]
+__all__ = ["Stored", "available_memory", "block_rows", "build_once", "cache_folder", "collect", "fits", "user_cache"]
 
 FORMAT = 1  # raised whenever the same key would give other bytes
 
-Blocks = Callable[[dict[int, str]], Iterator[np.ndarray]]
+Blocks = Callable[[dict[int, str]], Generator[np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,11 @@ def fits(size: int) -> bool:
     return size <= available_memory() // 2
 
 
+def block_rows(size: int) -> int:
+    """Return how many rows of `size` bytes make a block that is worth a call and small beside the memory."""
+    return max(32, min(1024, 2**24 // max(size, 1)))
+
+
 def collect(blocks: Iterator[np.ndarray], rows: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Return the blocks as one array in memory; `rows` is the most that can come."""
     array = np.empty((rows, *shape), dtype)
@@ -100,8 +105,12 @@ def build_once(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], d
     skipped: dict[int, str] = {}
     size = rows * int(np.prod(shape)) * np.dtype(dtype).itemsize
     try:
-        empty = _write(place, blocks, skipped, rows, shape, dtype) == 0
-        stored = None if empty else _read(place)
+        if _write(place, blocks, skipped, rows, shape, dtype) == 0:
+            return Stored(np.empty((0, *shape), dtype), False, skipped)
+        stored = _read(place)
+        if stored is None:
+            raise OSError("what was written cannot be read back")
+        return stored
     except OSError as error:
         why = f"the cache folder {place.parent} cannot be written ({error.strerror or error})"
         if not fits(size):
@@ -112,7 +121,6 @@ def build_once(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], d
         array = collect(blocks(skipped), rows, shape, dtype)
         note = f"{why}, so the images are in memory and will be decoded again next time; set VAEKIT_CACHE to mend this"
         return Stored(array, False, skipped, [note])
-    return stored or Stored(np.empty((0, *shape), dtype), False, skipped)
 
 
 def _read(place: Path) -> Stored | None:
@@ -139,9 +147,10 @@ def _write(place: Path, blocks: Blocks, skipped: dict[int, str], rows: int, shap
         with open(array_file, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, *shape)})
             start = file.tell()
-            for block in blocks(skipped):
-                file.write(np.ascontiguousarray(block).data)
-                done += len(block)
+            with contextlib.closing(blocks(skipped)) as made:
+                for block in made:
+                    file.write(np.ascontiguousarray(block).data)
+                    done += len(block)
             # The header leaves room for the first axis to grow, so the true number of rows takes the same space.
             file.seek(0)
             np.lib.format.write_array_header_1_0(file, {**header, "shape": (done, *shape)})
@@ -161,13 +170,12 @@ def _write(place: Path, blocks: Blocks, skipped: dict[int, str], rows: int, shap
 
 @contextlib.contextmanager
 def _temporary(place: Path) -> Iterator[Path]:
-    """A file of our own beside `place`, removed at the end unless it was renamed."""
-    handle, name = tempfile.mkstemp(prefix=f"{place.stem}.", suffix=".tmp", dir=place.parent)
-    os.close(handle)
+    """A name of our own beside `place`; the file is removed at the end unless it was renamed."""
+    file = place.with_name(f"{place.stem}.{uuid.uuid4().hex}.tmp")
     try:
-        yield Path(name)
+        yield file
     finally:
-        Path(name).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
 
 def _clear_stale(folder: Path) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaekit.data.cache import block_rows
 from vaekit.data.dataset import Dataset, Progress, Split
 from vaekit.data.loading import load
 
 __all__ = ["Report", "check"]
-
-_BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +114,7 @@ def _statistics(samples: Tensor) -> tuple[float, float, Tensor, Tensor]:
     low, high = float("inf"), float("-inf")
     total = torch.zeros(samples.shape[1:], dtype=torch.float64)
     square = torch.zeros_like(total)
-    for block in samples.split(_BLOCK):
+    for block in samples.split(block_rows(samples[0].nbytes)):
         low, high = min(low, block.min().item()), max(high, block.max().item())
         values = block.double()
         total += values.sum(0)

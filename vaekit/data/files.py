@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from vaekit.data.cache import build_once
+from vaekit.data.cache import block_rows, build_once
 from vaekit.data.dataset import Dataset, Progress, Split, at_least_one, finish, holdout
 from vaekit.data.images import ENDINGS, decode
 from vaekit.errors import VaekitError
@@ -22,7 +23,6 @@ from vaekit.registry import datasets
 
 __all__ = ["celeba", "folder"]
 
-_BLOCK = 512
 _NAMED = 10  # skipped files named in a note; the rest are counted
 
 Labelled = Sequence[tuple[str, int]]
@@ -128,7 +128,7 @@ def folder(
     Raises:
         VaekitError: No image is found, or none can be read.
     """
-    files = list(_images_under(root))
+    files = _images_under(root)
     if not files:
         raise VaekitError(f"the folder {root} holds no image: files must end in {', '.join(ENDINGS)}")
     alias = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
@@ -154,8 +154,8 @@ def folder(
     return _decoded(str(root), root, splits, pixels, limit, notes, progress, split=split, classes=classes)
 
 
-def _images_under(root: Path) -> Iterator[str]:
-    """Yield the image files below `root` as relative POSIX paths, sorted; links are followed, hidden names are not."""
+def _images_under(root: Path) -> list[str]:
+    """Return the image files below `root` as relative POSIX paths, sorted; links are followed, hidden names are not."""
     seen: set[str] = set()
     found: list[str] = []
     for place, folders, names in os.walk(root, followlinks=True):
@@ -167,7 +167,7 @@ def _images_under(root: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(place).relative_to(root)
         found += [(below / name).as_posix() for name in names if name.lower().endswith(ENDINGS) and name[0] != "."]
-    return iter(sorted(found))
+    return sorted(found)
 
 
 def _labelled(found: Mapping[str, list[str]], depth: int) -> tuple[dict[str, list[tuple[str, int]]], list[str]]:
@@ -198,26 +198,26 @@ def _decoded(
     at_least_one(limit=limit, image_size=pixels["image_size"], crop=pixels["crop"])
     splits = {split: files[:limit] for split, files in splits.items()}
     files = [file for part in splits.values() for file, _ in part]
-    stats = [os.stat(place / file) for file in files]
-    key = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)]
+    key = [[file, *_stamp(place / file)] for file in files]
     shape = (pixels["channels"], pixels["image_size"], pixels["image_size"])
 
-    def blocks(skipped: dict[int, str]) -> Iterator[np.ndarray]:
+    def blocks(skipped: dict[int, str]) -> Generator[np.ndarray]:
         attempt = partial(_attempt, place, pixels)
-        with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+        step = block_rows(math.prod(shape))
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
             # Set around the threads, for the filters belong to the process: a bomb is refused, other remarks are mute.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for start in range(0, len(files), _BLOCK):
-                results = list(pool.map(attempt, files[start : start + _BLOCK]))
+            for start in range(0, len(files), step):
+                results = list(pool.map(attempt, files[start : start + step]))
                 skipped.update({start + row: why for row, why in enumerate(results) if isinstance(why, str)})
                 good = [result for result in results if not isinstance(result, str)]
                 if good:
                     yield np.stack(good)
                 if progress is not None:
-                    progress(min(start + _BLOCK, len(files)), len(files), f"decoding {name}")
+                    progress(min(start + step, len(files)), len(files), f"decoding {name}")
 
-    stored = build_once([key, pixels], blocks, rows=len(files), shape=shape)
+    stored = build_once([key, pixels, Image.MAX_IMAGE_PIXELS], blocks, rows=len(files), shape=shape)
     notes += stored.notes
     if stored.skipped:
         named = sorted(f"{files[row]} ({why})" for row, why in stored.skipped.items())
@@ -239,6 +239,15 @@ def _decoded(
     return finish(name, result, limit=limit, notes=notes, **pixels, **protocol)
 
 
+def _stamp(path: Path) -> tuple[int, int, bool]:
+    """Return size, time of change and whether we may read it; zeros for a dangling link, which is then skipped."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0, False
+    return stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)
+
+
 def _attempt(place: Path, pixels: Mapping[str, Any], file: str) -> np.ndarray | str:
     """Return the pixels of a file, or why there are none."""
     try:
@@ -248,4 +257,4 @@ def _attempt(place: Path, pixels: Mapping[str, Any], file: str) -> np.ndarray | 
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     except Exception as error:  # Pillow's readers raise errors of every type on damaged files
-        return str(error) or type(error).__name__
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__

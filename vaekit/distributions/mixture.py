@@ -77,20 +77,12 @@ class GaussianMixture(TorchDistribution):
     ) -> None:
         if estimator not in get_args(Estimator):
             raise VaekitError(f"unknown mixture estimator '{estimator}': {suggest(estimator, get_args(Estimator))}")
-        try:
-            shape = torch.broadcast_shapes(logits.shape + (1,), loc.shape, scale.shape)
-        except RuntimeError:
-            shape = Size()
-        if loc.dim() < 2 or shape[-2:] != loc.shape[-2:]:
-            raise VaekitError(
-                "a Gaussian mixture needs logits (..., K), loc (..., K, D) and scale (..., K, D), "
-                f"not {tuple(logits.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
-            )
+        logits, loc, scale = at_least_float32(logits), at_least_float32(loc), at_least_float32(scale)
+        if not logits.shape + loc.shape[-1:] == loc.shape == scale.shape:
+            logits, loc, scale = _broadcast(logits, loc, scale)
         self.estimator = estimator
-        self.logits = at_least_float32(logits).expand(shape[:-1])
-        self.loc = at_least_float32(loc).expand(shape)
-        self.scale = at_least_float32(scale).expand(shape)
-        super().__init__(shape[:-2], shape[-1:], validate_args=validate_args)
+        self.logits, self.loc, self.scale = logits, loc, scale
+        super().__init__(loc.shape[:-2], loc.shape[-1:], validate_args=validate_args)
 
     def __repr__(self) -> str:
         shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
@@ -164,8 +156,7 @@ class GaussianMixture(TorchDistribution):
         sample_shape = Size(sample_shape)
         if self.components == 1:
             return self._chosen(None, sample_shape)
-        z = _Pathwise.apply(self.logits, self.loc, self.scale, sample_shape.numel())
-        return z if len(sample_shape) == 1 else z.reshape(sample_shape + self.batch_shape + self.event_shape)
+        return _Pathwise.apply(self.logits, self.loc, self.scale, sample_shape)
 
     def draws(self, count: int) -> Draws:
         """Return weighted draws by the chosen estimator: z (S, ..., D) and weights (S, ...).
@@ -206,10 +197,24 @@ class GaussianMixture(TorchDistribution):
         return loc + scale * torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
 
 
+def _broadcast(logits: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Expand the parameters to one batch shape, or raise VaekitError."""
+    try:
+        shape = torch.broadcast_shapes((*logits.shape, 1), loc.shape, scale.shape)
+    except RuntimeError:
+        shape = Size()
+    if loc.dim() < 2 or shape[-2:] != loc.shape[-2:]:
+        raise VaekitError(
+            "a Gaussian mixture needs logits (..., K), loc (..., K, D) and scale (..., K, D), "
+            f"not {tuple(logits.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
+        )
+    return logits.expand(shape[:-1]), loc.expand(shape), scale.expand(shape)
+
+
 def _choose(log_probs: Tensor, sample_shape: Size) -> Tensor:
     """Draw component numbers by an exponential race, which needs no check of the weights and no wait for the device."""
-    clocks = torch.empty(sample_shape + log_probs.shape, dtype=log_probs.dtype, device=log_probs.device).exponential_()
-    return (log_probs - clocks.log_()).argmax(-1)
+    uniform = torch.rand(sample_shape + log_probs.shape, dtype=log_probs.dtype, device=log_probs.device)
+    return (log_probs - uniform.log_().neg_().log_()).argmax(-1)
 
 
 class _Pathwise(torch.autograd.Function):
@@ -227,66 +232,72 @@ class _Pathwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, loc: Tensor, scale: Tensor, count: int) -> Tensor:
-        """Draw z (S, ..., D) from logits (..., K), loc (..., K, D) and scale (..., K, D)."""
+    def forward(ctx: Any, logits: Tensor, loc: Tensor, scale: Tensor, sample_shape: Size) -> Tensor:
+        """Draw z of shape sample_shape + (..., D) from logits (..., K), loc (..., K, D) and scale (..., K, D)."""
         ctx.shape = loc.shape
-        log_probs = logits.log_softmax(-1).reshape(-1, logits.shape[-1])
-        loc, scale = loc.reshape(-1, loc.shape[-1]), scale.reshape(-1, loc.shape[-1])
-        first = torch.arange(0, loc.shape[0], log_probs.shape[-1], device=loc.device)
-        chosen = _choose(log_probs, Size((count,)))
-        flat = (chosen + first).flatten()
-        noise = torch.randn(len(flat), loc.shape[-1], dtype=loc.dtype, device=loc.device)
-        z = torch.addcmul(loc.index_select(0, flat), scale.index_select(0, flat), noise)
-        ctx.save_for_backward(log_probs, loc, scale, z, noise, chosen)
-        return z.view(count, *ctx.shape[:-2], ctx.shape[-1])
+        components, dimensions = loc.shape[-2:]
+        log_probs = logits.log_softmax(-1).reshape(-1, components)
+        loc, scale = loc.reshape(-1, dimensions), scale.reshape(-1, dimensions)
+        chosen = _choose(log_probs, Size((sample_shape.numel(),)))
+        rows = chosen.add_(torch.arange(0, loc.shape[0], components, device=loc.device)).flatten()
+        noise = torch.randn(rows.shape[0], dimensions, dtype=loc.dtype, device=loc.device)
+        z = torch.addcmul(loc.index_select(0, rows), scale.index_select(0, rows), noise)
+        ctx.save_for_backward(log_probs, loc, scale, z, noise, rows)
+        return z.view(sample_shape + ctx.shape[:-2] + ctx.shape[-1:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         """Return the gradients of logits, loc and scale."""
-        log_probs, loc, scale, z, noise, chosen = ctx.saved_tensors
-        (count, rows), (components, dimensions) = chosen.shape, ctx.shape[-2:]
-        loc, scale = loc.view(rows, components, dimensions), scale.view(rows, components, dimensions)
-        grad_z, z, noise = (t.reshape(count, rows, 1, dimensions) for t in (grad_z, z, noise))
+        log_probs, loc, scale, z, noise, rows = ctx.saved_tensors
+        (size, components), dimensions = log_probs.shape, loc.shape[-1]
+        loc, scale = loc.view(size, components, dimensions), scale.view(size, components, dimensions)
+        thin = (-1, size, 1, dimensions)
+        grad_z, z = grad_z.reshape(thin), z.view(thin)
 
         standard = (z - loc).div_(scale)
-        energy = torch.addcmul(scale.log(), standard, standard, value=0.5)
-        own = energy.gather(-2, chosen.view(count, rows, 1, 1).expand(noise.shape))
+        energy = scale.log().addcmul(standard, standard, value=0.5)
+        if z.shape[0] > 1:
+            draws = torch.arange(0, rows.shape[0] * components, size * components, device=rows.device)
+            rows = (rows.view(-1, size) + draws.unsqueeze(-1)).flatten()
+        own = energy.view(-1, dimensions).index_select(0, rows).view(thin)
 
-        # sums[0, ..., d]: log-weight plus the log-densities of the dimensions before d; sums[1, ..., d]: likewise from
-        # the last dimension backwards. The densities are relative to those of the chosen component: identical
-        # components give exact zeros, and no large sums cancel.
-        sums = energy.new_empty(2, *energy.shape[:-1], dimensions + 1)
-        sums[..., 0] = log_probs
-        sums[0, ..., 1:] = torch.sub(own, energy, out=energy)
-        sums[1, ..., 1:] = energy.flip(-1)
-        torch.cumsum(sums, -1, out=sums)
-        joint = sums[0, ..., -1:]
-        log_density = joint.logsumexp(-2, keepdim=True)
-        flow = (joint - log_density).exp_() * grad_z
+        # Everything is relative to the density of the chosen component: identical components give exact zeros, no large
+        # sums cancel, and every ratio has expectation one. ratios[0, ..., d] is the weight times the densities of the
+        # dimensions before d, ratios[1, ..., d] times those of the last d dimensions.
+        ratios = energy.new_empty(2, *energy.shape[:-1], dimensions + 1)
+        ratios[..., 0] = log_probs
+        relative = torch.sub(own, energy, out=ratios[0, ..., 1:])
+        ratios[1, ..., 1:] = relative.flip(-1)
+        # By Markov's inequality the limit is met with probability e^-39 in float32, unless rounding of z breaks q
+        # itself; then it keeps infinity times zero away.
+        limit = 0.45 * math.log(torch.finfo(z.dtype).max)
+        torch.cumsum(ratios, -1, out=ratios).clamp_(max=limit).exp_()
+        prefix, suffix = ratios[..., :-1]
+        joint = ratios[0, ..., -1:]
+        density = joint.sum(-2, keepdim=True)
+        grad_z = grad_z / density
+        flow = joint * grad_z
         grad_loc = _sum_draws(flow).view(ctx.shape)
         grad_scale = _sum_draws(flow * standard).view(ctx.shape)
         if not ctx.needs_input_grad[0]:
             return None, grad_loc, grad_scale, None
 
-        # Tails are taken on the side of the chosen component where z lies: there the cdfs are small and their
+        # The cdfs are taken from the side of the chosen component where z lies: there they are small and their
         # differences exact, while a component beyond z has a difference near one to the chosen one.
-        side = torch.copysign(torch.ones_like(noise), noise)
-        tail = standard.mul_(side * math.sqrt(0.5)).erfc_()
-        # E|v| is bounded by the distances between components and E[weight] by one, so that the limits are met with
-        # probability below e^-39 (float32), unless rounding of z breaks q itself: they keep infinity times zero away.
-        limit = 0.45 * math.log(torch.finfo(z.dtype).max)
-        weight = sums[1, ..., :-1].flip(-1).clamp_(max=limit).exp_()
-        difference = tail * weight.sum(-2, keepdim=True)
-        difference.sub_(tail.mul_(weight).sum(-2, keepdim=True))
-        inverse = own.sub_(log_density).add_(_HALF_LOG_2PI)
-        velocity = (sums[0, ..., :-1] + inverse).clamp_(max=limit).exp_().mul_(difference)
-        velocity.mul_(grad_z * side.mul_(0.5))
-        return velocity.sum((0, -1)).view(ctx.shape[:-1]), grad_loc, grad_scale, None
+        side = noise.sign().mul_(math.sqrt(0.5)).view(thin)
+        tail = standard.mul_(side).erfc_()
+        suffix = suffix.flip(-1)
+        total = suffix.sum(-2, keepdim=True)
+        beyond = suffix.mul_(tail).sum(-2, keepdim=True)
+        outer = own.clamp_(max=limit).exp_().mul_(side).mul_(grad_z)
+        velocity = torch.addcmul(beyond.neg_(), tail, total).mul_(prefix).mul_(outer)
+        grad_logits = velocity.sum((0, -1)).mul_(math.sqrt(math.pi)).view(ctx.shape[:-1])
+        return grad_logits, grad_loc, grad_scale, None
 
 
 def _sum_draws(per_draw: Tensor) -> Tensor:
-    """Sum over the first dimension, for nothing where it is one."""
+    """Sum over the first dimension, free of cost where it is one."""
     return per_draw[0] if per_draw.shape[0] == 1 else per_draw.sum(0)
 
 

@@ -68,6 +68,7 @@ class GaussianMixture(Posterior):
         self.components = components
         self.estimator = estimator
         self.log_variance_range = log_variance_range
+        self.passes = components if estimator == "stratified" else 1
         self.loc = nn.Linear(features, components * latent_dim)
         self.log_variance = nn.Linear(features, components * latent_dim)
         if components > 1:

@@ -1,0 +1,42 @@
+"""The trainer against a hand-written plain PyTorch VAE-GAN loop, on one rank and on two."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).with_name("parity_loop.py")
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def start(which: str, folder: Path, world: int, rank: int, port: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), which, str(folder), str(world), str(rank), port]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
+def test_same_weights_as_a_plain_loop(tmp_path: Path, world: int) -> None:
+    port = free_port()
+    running = [start("plain", tmp_path, world, rank, port) for rank in range(world)]
+    running.append(start("trainer", tmp_path, world, 0, port))
+    for process in running:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    plain, ours = (load_file(tmp_path / f"{which}.safetensors") for which in ("plain", "trainer"))
+    assert plain.keys() == ours.keys()
+    for name, weight in plain.items():
+        assert torch.allclose(weight, ours[name], rtol=1e-4, atol=1e-6), name
