@@ -39,4 +39,4 @@ def test_same_weights_as_a_plain_loop(tmp_path: Path, world: int) -> None:
     plain, ours = (load_file(tmp_path / f"{which}.safetensors") for which in ("plain", "trainer"))
     assert plain.keys() == ours.keys()
     for name, weight in plain.items():
-        assert torch.allclose(weight, ours[name], rtol=1e-4, atol=1e-6), name
+        assert torch.allclose(weight, ours[name], rtol=1e-9, atol=1e-12), name

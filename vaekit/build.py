@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vaekit.config import RunConfig
-from vaekit.errors import VaekitError
+from vaekit.errors import VaekitError, suggest
 from vaekit.models.vae import VAE
 from vaekit.objectives.adversary import Adversary
 from vaekit.objectives.elbo import Objective
@@ -19,6 +19,7 @@ from vaekit.registry import (
     discriminators,
     likelihoods,
     objectives,
+    options_of,
     posteriors,
     priors,
     regularizers,
@@ -72,6 +73,9 @@ def objective(config: RunConfig, data_shape: tuple[int, ...]) -> Objective:
 def _adversary(section: dict[str, Any], data_shape: tuple[int, ...]) -> Adversary:
     options = dict(section)
     spec, loss = options.pop("discriminator", "patchgan"), options.pop("loss", "bce")
+    for key in options:
+        if key not in (valid := [*options_of(Adversary), "discriminator", "loss"]):
+            raise VaekitError(f"unknown option 'adversary.{key}': {suggest(key, valid)}")
     options = check_options(Adversary, options, "adversary")
     discriminator = discriminators.build(spec, data_shape, where="adversary.discriminator")
     return Adversary(discriminator, adversarial_losses.build(loss, where="adversary.loss"), **options)

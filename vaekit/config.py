@@ -38,7 +38,7 @@ class RunConfig(BaseModel):
         prior: p(z).
         likelihood: p(x|z).
         objective: What is minimised.
-        regularizers: Name to options.
+        regularizers: Name to options; `{}` for the defaults, `null` for none of it.
         adversary: `discriminator`, `loss` and the options of `vaekit.Adversary`; `None` for none.
         data: The data set with its options, and `root`, `batch_size`, `flip`, `resident`.
         data_shape: The shape of one sample, filled in when the data is loaded.
@@ -115,8 +115,8 @@ def _as_part(value: Any) -> Any:
 def merge(base: Any, over: Any) -> Any:
     """Lay one configuration over another and return the result.
 
-    Mappings merge key by key; a `null` takes a key away; a part under another name replaces the part whole; anything
-    else replaces what was there.
+    Mappings merge key by key; a part under another name replaces the part whole; anything else, `None` too, replaces
+    what was there.
 
     Example:
         >>> merge({"posterior": {"name": "gmm", "components": 4}}, {"posterior": {"components": 8}})
@@ -132,11 +132,7 @@ def merge(base: Any, over: Any) -> Any:
         return over
     if "name" in over and over["name"] != base.get("name", over["name"]):
         return dict(over)
-    result = {key: value for key, value in base.items() if not (key in over and over[key] is None)}
-    for key, value in over.items():
-        if value is not None:
-            result[key] = merge(base[key], value) if base.get(key) is not None else value
-    return result
+    return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}
 
 
 def apply_overrides(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -214,7 +210,8 @@ def _typed(content: Mapping[str, Any]) -> RunConfig:
             raise VaekitError(f"unknown key '{key}' in the configuration: {suggest(key, known)}")
     ready = {key: _as_part(value) if key in _PARTS else value for key, value in content.items()}
     if isinstance(ready.get("regularizers"), Mapping):
-        ready["regularizers"] = {key: value or {} for key, value in ready["regularizers"].items()}
+        # `null` takes a regularizer away; `{}` is one with its defaults.
+        ready["regularizers"] = {key: value for key, value in ready["regularizers"].items() if value is not None}
     try:
         return RunConfig(**ready)
     except ValidationError as error:

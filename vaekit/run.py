@@ -395,7 +395,7 @@ def recipe(
         data: The data set, by name or path; the recipe's own if not given.
         out: The run directory.
         offline: Forbid downloads.
-        overrides: Keys of the recipe; mappings are merged, `None` takes a key away.
+        overrides: Keys of the recipe; mappings are merged; `regularizers={"kl": None}` takes a regularizer away.
 
     Raises:
         VaekitError: An unknown recipe, key, part or option.

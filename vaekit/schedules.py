@@ -55,13 +55,27 @@ class _Described:
 
 @schedules.register("constant", about="The same value at every step")
 def constant(*, value: float) -> Schedule:
-    """Return the schedule that is always `value`."""
+    """Return the schedule that is always `value`.
+
+    Arguments:
+        value: The value.
+    """
     return _Described(f"{value:g}", lambda step: value)
 
 
 @schedules.register("linear", about="A straight line from start to end over so many steps, then end")
 def linear(*, start: float = 0.0, end: float = 1.0, steps: int, delay: int = 0) -> Schedule:
-    """Return a straight line from `start` to `end` over `steps` steps, beginning at step `delay`; `end` afterwards."""
+    """Return a straight line from `start` to `end` over `steps` steps, beginning at step `delay`; `end` afterwards.
+
+    Arguments:
+        start: The value at first.
+        end: The value at last.
+        steps: Steps from one to the other.
+        delay: Steps before it begins.
+
+    Raises:
+        VaekitError: `steps` is below 1.
+    """
     _positive(steps, "linear")
     return _Described(
         f"linear({start:g} -> {end:g} in {steps})",
@@ -71,7 +85,17 @@ def linear(*, start: float = 0.0, end: float = 1.0, steps: int, delay: int = 0) 
 
 @schedules.register("cosine", about="Half a cosine from start to end over so many steps, then end")
 def cosine(*, start: float = 1.0, end: float = 0.0, steps: int, delay: int = 0) -> Schedule:
-    """Return half a cosine period from `start` to `end` over `steps` steps, beginning at step `delay`."""
+    """Return half a cosine period from `start` to `end` over `steps` steps, beginning at step `delay`.
+
+    Arguments:
+        start: The value at first.
+        end: The value at last.
+        steps: Steps from one to the other.
+        delay: Steps before it begins.
+
+    Raises:
+        VaekitError: `steps` is below 1.
+    """
     _positive(steps, "cosine")
 
     def value(step: int) -> float:
@@ -90,6 +114,15 @@ def cyclic(*, start: float = 0.0, end: float = 1.0, period: int, ramp: float = 0
     """Return a ramp from `start` to `end` over the share `ramp` of each `period`, then `end` until the next period.
 
     Source: Fu et al., Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing, 2019, arXiv 1903.10145.
+
+    Arguments:
+        start: The value at which each period begins.
+        end: The value of the plateau.
+        period: Steps from one ramp to the next.
+        ramp: The share of a period that the ramp takes.
+
+    Raises:
+        VaekitError: `period` is below 1, or `ramp` not within (0, 1].
     """
     _positive(period, "cyclic")
     if not 0.0 < ramp <= 1.0:
@@ -102,7 +135,13 @@ def cyclic(*, start: float = 0.0, end: float = 1.0, period: int, ramp: float = 0
 
 @schedules.register("step", about="start, multiplied by factor at each milestone")
 def step(*, start: float = 1.0, factor: float = 0.1, milestones: list[int]) -> Schedule:
-    """Return `start * factor ** (number of milestones reached)`."""
+    """Return `start * factor ** (number of milestones reached)`.
+
+    Arguments:
+        start: The value before the first milestone.
+        factor: What each milestone multiplies it by.
+        milestones: The steps at which it does.
+    """
     return _Described(
         f"step({start:g} x {factor:g} at {milestones})",
         lambda now: start * factor ** sum(now >= milestone for milestone in milestones),

@@ -83,14 +83,19 @@ def data_check(
     out: Annotated[Path | None, typer.Option(help="Where to write a grid of samples and the mean image (.png).")] = None,
 ) -> None:
     """Load a data set, say what is in it and what is wrong with it."""
+    import torch
     from rich.console import Console
 
     from vaekit.config import apply_overrides
     from vaekit.data import check
+    from vaekit.reporting.images import save_grid
     from vaekit.reporting.progress import decode_progress
 
     options = apply_overrides({}, set_ or [])
     report = check(data, data_root, progress=decode_progress(Console(stderr=True)), **options)
     typer.echo("\n".join(report.lines()))
     if out is not None:
-        typer.echo(f"samples and mean image: {report.save(out)}")
+        if not report.is_image:
+            raise VaekitError("--out draws images, and these samples are not images: leave it out")
+        save_grid(out, torch.cat([report.mean_sample[None], report.first.float()]), (0.0, 255.0))
+        typer.echo(f"the mean image, then the first samples: {out}")

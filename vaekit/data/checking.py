@@ -55,6 +55,22 @@ class Report:
     first: Tensor
     protocol: dict[str, Any]
 
+    def lines(self) -> list[str]:
+        """Return the findings as lines of text."""
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.counts.items())
+        means, stds = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        lines = [
+            f"data set {self.name}: samples of shape {tuple(self.shape)}, {self.dtype}",
+            f"samples: {counts}",
+            f"values: {self.low:g} to {self.high:g}, mean {means}, standard deviation {stds}",
+        ]
+        for split, labels in self.labels.items():
+            shown = ", ".join(f"{label}: {count:,}" for label, count in list(labels.items())[:20])
+            lines.append(f"labels of {split}: {shown}{', ...' if len(labels) > 20 else ''}")
+        for split, count in self.duplicates.items():
+            lines.append(f"samples of {split} that are also in train: {count:,}")
+        return [*lines, *(f"note: {note}" for note in self.notes)]
+
 
 def check(
     name_or_path: str | Path,

@@ -34,7 +34,7 @@ class _LocationScale(Likelihood):
 
     def extra_repr(self) -> str:
         """Show the scale."""
-        return f"scale={math.exp(self.log_scale):.4g}{', learned' if self.learned else ''}"
+        return f"scale={math.exp(self.log_scale.item()):.4g}{', learned' if self.learned else ''}"
 
     def forward(self, decoded: Tensor) -> torch.distributions.Distribution:
         """Return p(x|z) with `decoded` as the location."""

@@ -142,7 +142,11 @@ class AggregateKL(Regularizer):
     def forward(self, latents: Latents) -> Tensor:
         """Return the estimate."""
         log_probs, loc, scale = as_mixture(latents.q)
-        z = latents.z[:, :, None, None]  # (S, B, 1, 1, D) against (B, K, D)
-        standard = ((z - loc) / scale).square() + 2.0 * scale.log() + math.log(2 * math.pi)
-        log_q = (log_probs - 0.5 * standard.sum(-1)).logsumexp((-1, -2)) - math.log(loc.shape[0])
+        # Products of matrices: all pairs of draws and components, never all pairs times dimensions, in memory. The
+        # expanded square cancels, hence float64.
+        z, means, precision = latents.z.double(), loc.flatten(0, 1).double(), scale.flatten(0, 1).double() ** -2
+        squares = z.square() @ precision.mT - 2.0 * (z @ (means * precision).mT) + (means.square() * precision).sum(-1)
+        constants = log_probs.flatten() - 0.5 * (2.0 * scale.log() + math.log(2 * math.pi)).sum(-1).flatten()
+        log_q = (constants - 0.5 * squares).logsumexp(-1) - math.log(loc.shape[0])
+        log_q = log_q.to(latents.z.dtype)
         return latents.expect(log_q - latents.p.log_prob(latents.z)).mean()

@@ -40,7 +40,15 @@ def adam(
     eps: float = 1e-8,
     fused: bool = True,
 ) -> Optimizer:
-    """Return Adam; `fused` runs one kernel for all parameters."""
+    """Return Adam.
+
+    Arguments:
+        parameters: What is optimised.
+        lr: The learning rate, a number or a schedule.
+        betas: Decay of the running means of the gradient and of its square.
+        eps: Added to the root of the mean square.
+        fused: Whether one kernel updates all parameters.
+    """
     return Optimizer(torch.optim.Adam(parameters, betas=betas, eps=eps, fused=fused), lr)
 
 
@@ -58,7 +66,16 @@ def adamw(
     weight_decay: float = 1e-2,
     fused: bool = True,
 ) -> Optimizer:
-    """Return AdamW; `fused` runs one kernel for all parameters."""
+    """Return AdamW.
+
+    Arguments:
+        parameters: What is optimised.
+        lr: The learning rate, a number or a schedule.
+        betas: Decay of the running means of the gradient and of its square.
+        eps: Added to the root of the mean square.
+        weight_decay: The share of every weight, times the rate, that is taken away at each step.
+        fused: Whether one kernel updates all parameters.
+    """
     inner = torch.optim.AdamW(parameters, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
     return Optimizer(inner, lr)
 
@@ -67,5 +84,12 @@ def adamw(
 def sgd(
     parameters: Iterable[nn.Parameter], *, lr: Scalar = 1e-2, momentum: float = 0.0, weight_decay: float = 0.0
 ) -> Optimizer:
-    """Return stochastic gradient descent."""
+    """Return stochastic gradient descent.
+
+    Arguments:
+        parameters: What is optimised.
+        lr: The learning rate, a number or a schedule.
+        momentum: The share of the last update that is repeated.
+        weight_decay: The weight of the squared norm of the parameters, halved, that is added to the loss.
+    """
     return Optimizer(torch.optim.SGD(parameters, momentum=momentum, weight_decay=weight_decay), lr)

@@ -129,7 +129,7 @@ class Session:
             # Metrics first: a checkpoint never speaks of lines that a power cut could take away.
             path = self.out / "metrics.jsonl"
             if path.is_file():
-                with open(path, "rb") as file:
+                with storage_errors(path), open(path, "rb") as file:
                     os.fsync(file.fileno())
             for name in names:
                 checkpoint.save(self.out, name, state)

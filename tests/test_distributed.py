@@ -1,0 +1,56 @@
+"""Batch moments over two ranks equal those of the joint batch, gradients included."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pyro.distributions as dist
+import torch
+import torch.distributed
+import torch.multiprocessing as mp
+
+from vaekit.latents import Latents
+from vaekit.regularizers.population import PopulationKL, population_moments
+
+BATCH, DIM = 12, 5
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    loc = torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64)
+    return loc, torch.rand(BATCH, DIM, generator=generator, dtype=torch.float64) + 0.2
+
+
+def value_and_gradients(loc: torch.Tensor, scale: torch.Tensor, variance: str) -> tuple[torch.Tensor, ...]:
+    loc, scale = loc.clone().requires_grad_(), scale.clone().requires_grad_()
+    q = dist.Normal(loc, scale).to_event(1)
+    p = dist.Normal(torch.zeros(DIM, dtype=torch.float64), torch.ones(DIM, dtype=torch.float64)).to_event(1)
+    record = Latents(q, p, q.mean[None], loc.new_ones(1, len(loc)))
+    value = PopulationKL(variance=variance)(record)
+    value.backward()
+    mean, spread = population_moments(q, variance)
+    return value.detach(), mean.detach(), spread.detach(), loc.grad, scale.grad if scale.grad is not None else loc.grad * 0
+
+
+def work(rank: int, world: int, port: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", world_size=world, rank=rank)
+    loc, scale = (part.chunk(world)[rank] for part in inputs())
+    torch.save([value_and_gradients(loc, scale, v) for v in ("means", "total")], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_equal_the_joint_batch(tmp_path: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(work, (2, port, str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for index, variance in enumerate(("means", "total")):
+        value, mean, spread, of_loc, of_scale = value_and_gradients(*inputs(), variance)
+        for rank in ranks:
+            for ours, joint in zip(rank[index][:3], (value, mean, spread), strict=True):
+                assert torch.allclose(ours, joint, rtol=0, atol=1e-12)
+        # Data-parallel training averages gradients over ranks: twice the average is the joint gradient, rank by rank.
+        for place, joint in ((3, of_loc), (4, of_scale)):
+            assert torch.allclose(torch.cat([rank[index][place] for rank in ranks]) / 2, joint, rtol=0, atol=1e-12)

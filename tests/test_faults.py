@@ -1,0 +1,207 @@
+"""SIGKILL at any step, SIGTERM and Ctrl-C leave a run that resumes exactly; disk and checkpoint faults are sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import built, random_images, tiny
+
+from vaekit.cli.main import main
+from vaekit.errors import VaekitError
+from vaekit.training.checkpoint import load, path_of
+from vaekit.training.meter import NotFiniteError
+from vaekit.training.trainer import Trainer
+
+SETTINGS = [
+    "run", "gamix", "--epochs", "3", "--set", "backbone.width=8", "--set", "backbone.latent_channels=8",
+    "--set", "adversary.discriminator.width=8", "--set", "posterior.components=2", "--set", "latent_dim=4",
+    "--set", "trainer.checkpoint_every=3", "--set", "trainer.log_every=4", "--set", "trainer.ema=0.9",
+    "--set", "trainer.sample_every=1", "--set", "data.limit=400", "--set", "data.flip=true",
+]  # fmt: skip
+END = 18  # optimiser steps of these settings
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "vaekit.cli.main", *SETTINGS, "--out", str(out), *more]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def begin(out: Path, *more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(out, *more), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(out: Path, *more: str) -> None:
+    done = subprocess.run(command(out, *more), env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def wait_for_checkpoint(out: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not path_of(out, "last").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    finish(out)
+    assert load(out)["step"] == END
+    return out
+
+
+def same(out: Path, undisturbed: Path) -> None:
+    assert (out / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+    assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_instants(tmp_path: Path, undisturbed: Path) -> None:
+    out, draw = tmp_path / "run", random.Random(0)
+    process = begin(out)
+    for _ in range(3):
+        wait_for_checkpoint(out, process)
+        time.sleep(draw.uniform(0.0, 0.6))
+        process.kill()
+        process.communicate()
+        process = begin(out, "--resume")
+        # Let the resumed process get past its imports, so that the next kill meets it at work.
+        before = (out / "metrics.jsonl").stat().st_mtime_ns
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if (out / "metrics.jsonl").stat().st_mtime_ns != before:
+                break
+            time.sleep(0.01)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    same(out, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_end(tmp_path: Path, undisturbed: Path, number: signal.Signals) -> None:
+    out = tmp_path / "run"
+    process = begin(out)
+    wait_for_checkpoint(out, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert "Traceback" not in output
+    if process.returncode != 0:  # It may have ended before the signal came.
+        assert process.returncode == 128 + number
+        assert "--resume" in output
+        assert load(out)["step"] < END
+        finish(out, "--resume")
+    same(out, undisturbed)
+
+
+def test_resume_in_process_is_exact_at_every_step(tmp_path: Path) -> None:
+    """Stop after each of the steps in turn, resume, and compare with a run that never stopped."""
+
+    def fit(out: Path, resume: bool, stop: int | None) -> list[dict]:
+        model, objective = built(tiny("gamix"))
+        trainer = Trainer(epochs=2, ema=0.9, log_every=3, checkpoint_every=1, sample_every=0, accelerator="cpu")
+        listener = StopAfter(stop)
+        return trainer.fit(
+            model, objective, random_images(48), batch_size=12, flip=True, out=out, resume=resume, listeners=[listener]
+        ).metrics
+
+    from vaekit.training.listeners import Listener
+
+    class StopAfter(Listener):
+        def __init__(self, step: int | None) -> None:
+            self.stop = step
+
+        def on_step(self, step: int) -> None:
+            if step == self.stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = fit(tmp_path / "whole", resume=False, stop=None)
+    assert len(whole) >= 4
+    for stop in (1, 2, 3, 4, 5):
+        out = tmp_path / str(stop)
+        fit(out, resume=False, stop=stop)
+        assert fit(out, resume=True, stop=None) == whole
+        assert (out / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    model, objective = built(tiny("vae"))
+
+    class Explodes(torch.nn.Module):
+        weight = staticmethod(lambda step: 1.0)
+        bound = False
+
+        def forward(self, latents: object) -> torch.Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            return latents.z.sum() * (float("nan") if self.calls > 9 and self.training else 0.0)
+
+        def notes(self, *_: object) -> list[str]:
+            return []
+
+    objective.regularizers["penalty"] = Explodes()
+    trainer = Trainer(epochs=9, log_every=2, sample_every=0, checkpoint_every=1, accelerator="cpu")
+    with pytest.raises(NotFiniteError, match="'penalty' became NaN or infinite at step") as caught:
+        trainer.fit(model, objective, random_images(48), batch_size=12, out=tmp_path)
+    state = load(tmp_path)
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+    assert f"at step {state['step']}" in str(caught.value)  # The step after the last good one, counted from 0.
+
+
+def test_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, objective = built(tiny("vae"))
+    trainer = Trainer(epochs=2, sample_every=0, accelerator="cpu")
+    trainer.fit(model, objective, random_images(48), batch_size=12, out=tmp_path)
+    before = path_of(tmp_path, "last").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    trainer = Trainer(epochs=4, sample_every=0, accelerator="cpu")
+    with pytest.raises(VaekitError, match="no space left to write .*--out"):
+        trainer.fit(model, objective, random_images(48), batch_size=12, out=tmp_path, resume=True)
+    assert path_of(tmp_path, "last").read_bytes() == before
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
+def test_damaged_checkpoint_is_a_sentence(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "run"
+    arguments = ["run", "vae", "--out", str(out), "--set", "trainer.max_steps=3", "--set", "trainer.accelerator=cpu"]
+    main_code(arguments)
+    path = path_of(out, "last")
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    elif damage == "empty":
+        content = bytearray()
+    else:
+        content = bytearray(b"not a checkpoint")
+    path.write_bytes(content)
+    assert main_code([*arguments, "--resume"]) == 2
+    assert "is damaged and cannot be read" in capsys.readouterr().err
+
+
+def main_code(arguments: list[str]) -> int:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

@@ -1,0 +1,94 @@
+"""Contract of data sets."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from vaekit.data import Dataset
+from vaekit.errors import VaekitError
+from vaekit.registry import Registry, datasets
+from vaekit.testing.contract import Contract
+
+__all__ = ["DatasetContract"]
+
+
+class DatasetContract(Contract):
+    """What a data set promises: splits of uint8 images or float32 samples, the same at every call, with a protocol.
+
+    Override `place` to put small files where the data set looks for them. Where that is not done and there are none,
+    the tests of its content are skipped, but the sentence about what is missing is tested.
+    """
+
+    registry: ClassVar[Registry] = datasets
+    sourced: ClassVar[bool] = False
+
+    def place(self, folder: Path) -> Path:
+        """Return the data root, or the file or folder itself; `folder` is an empty one to write in."""
+        return folder
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """Where the data lie."""
+        return self.place(tmp_path)
+
+    def load(self, root: Path, **options: Any) -> Dataset:
+        """Load the data set, or skip the test where it is not there."""
+        try:
+            return self.make(root, None, True, **options)
+        except VaekitError as error:
+            assert not list(root.iterdir() if root.is_dir() else [root]), f"the files in {root} do not load: {error}"
+            pytest.skip(f"not here: {error}")
+
+    def test_documentation(self, part: Any) -> None:
+        """A docstring; `vaekit show` lists the options, which data sets share."""
+        assert inspect.getdoc(part)
+
+    def test_missing_data_is_one_sentence(self, tmp_path: Path) -> None:
+        """Without its files and without a network it loads all the same, or says what is missing."""
+        try:
+            data = self.make(tmp_path / "nothing", None, True)
+        except VaekitError as error:
+            assert len(str(error)) > 20
+            assert "\n\n" not in str(error)
+        else:
+            assert len(data.train)
+
+    def test_splits(self, root: Path) -> None:
+        """Training and validation samples of one shape: uint8 images (N, C, H, W) or float32."""
+        data = self.load(root)
+        assert {"train", "valid"} <= set(data.splits)
+        for name, split in data.splits.items():
+            assert len(split), f"the split {name} is empty"
+            assert tuple(split.samples.shape[1:]) == data.shape
+            assert split.samples.dtype in (torch.uint8, torch.float32)
+            assert split.samples.dtype != torch.float32 or split.samples.isfinite().all()
+            assert split.labels is None or (split.labels.shape, split.labels.dtype) == ((len(split),), torch.int64)
+        assert not data.is_image or (len(data.shape) == 3 and data.shape[0] in (1, 3))
+
+    def test_same_at_every_call(self, root: Path) -> None:
+        """Loading twice gives the same samples in the same order."""
+        first, second = self.load(root), self.load(root)
+        for name, split in first.splits.items():
+            assert torch.equal(split.samples, second.splits[name].samples), f"the split {name} changes between calls"
+
+    def test_protocol_and_notes(self, root: Path) -> None:
+        """The protocol can be stored beside a figure, and notes are sentences."""
+        data = self.load(root)
+        assert data.protocol
+        json.dumps(data.protocol)
+        assert all(isinstance(note, str) and note for note in data.notes)
+
+    def test_limit(self, root: Path) -> None:
+        """`limit`, where there is one, keeps the first samples of each split and says so."""
+        if self.name and "limit" not in self.registry.options(self.name):
+            pytest.skip("this data set has no limit")
+        whole, part = self.load(root), self.load(root, limit=2)
+        assert len(part.train) == 2
+        assert torch.equal(part.train.samples, whole.train.samples[:2])
+        assert len(part.notes) > len(whole.notes)
