@@ -6,10 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from vaekit import testing
+from vaekit.backbones.base import Backbone
+from vaekit.backbones.layers import SequentialDecoder, SequentialEncoder
+from vaekit.discriminators.losses import BCE
+from vaekit.latents import Latents
+from vaekit.likelihoods.base import Likelihood
+from vaekit.posteriors.gaussian import Gaussian
+from vaekit.priors.base import Prior
 from vaekit.registry import FAMILIES
+from vaekit.regularizers.base import Regularizer
 from vaekit.testing import Contract
 
 CONTRACTS: dict[str, type[Contract]] = {
@@ -154,3 +166,142 @@ def test_tables_name_registered_parts(key: tuple[str, str]) -> None:
 def test_every_part_has_a_suite() -> None:
     covered = {(suite.registry.family, suite.name) for suite in _suites().values()}
     assert covered == {(family, part) for family, registry in FAMILIES.items() for part in registry.names()}
+
+
+# ---- the contracts find what is wrong --------------------------------------------------------------------------------
+
+
+class Idle(Gaussian):
+    """Has a parameter that nothing reads."""
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__(features, latent_dim)
+        self.idle = nn.Parameter(torch.zeros(3))
+
+
+class Detached(Gaussian):
+    """Cuts the gradient of its scale."""
+
+    def forward(self, features: Tensor, prior: Any) -> Any:
+        q = super().forward(features, prior).base_dist
+        return dist.Normal(q.loc, q.scale.detach()).to_event(1)
+
+
+class Batchwise(Gaussian):
+    """Lets the samples of a batch see one another."""
+
+    def forward(self, features: Tensor, prior: Any) -> Any:
+        return super().forward(features - features.mean(0), prior)
+
+
+class Flat(Gaussian):
+    """Forgets that the latent is one event."""
+
+    def forward(self, features: Tensor, prior: Any) -> Any:
+        return super().forward(features, prior).base_dist
+
+
+class Doubled(Prior):
+    """Has a density that integrates to two."""
+
+    def forward(self) -> Any:
+        class Twice(dist.Normal):
+            def log_prob(self, value: Tensor) -> Tensor:
+                return super().log_prob(value) + 0.6931471805599453
+
+        return Twice(torch.zeros(self.latent_dim), 1.0).to_event(1)
+
+
+class Unnormalised(Likelihood):
+    """Is the squared error, without the constant that makes it a density."""
+
+    def forward(self, decoded: Tensor) -> Any:
+        class Squared(dist.Normal):
+            def log_prob(self, value: Tensor) -> Tensor:
+                return -(value - self.loc).square()
+
+        return Squared(decoded, 1.0).to_event(len(self.data_shape))
+
+
+class Summed(Regularizer):
+    """Sums over the batch."""
+
+    def forward(self, latents: Latents) -> Tensor:
+        return latents.q.mean.square().sum()
+
+
+class Ordered(Regularizer):
+    """Looks at one sample of the batch."""
+
+    def forward(self, latents: Latents) -> Tensor:
+        return latents.q.mean[0].square().sum()
+
+
+class Backwards(BCE):
+    """Has its generator flee from the data."""
+
+    def generator(self, logits: Tensor) -> Tensor:
+        return self.fake(logits)
+
+
+class Square(Backbone):
+    """Gives 8 x 8 images, whatever is asked for."""
+
+    def encoder(self, data_shape: tuple[int, ...]) -> Any:
+        return SequentialEncoder(nn.Flatten(), nn.LazyLinear(4), features=5)
+
+    def decoder(self, latent_dim: int, decoded_shape: tuple[int, ...]) -> Any:
+        return SequentialDecoder(nn.Linear(latent_dim, 64 * decoded_shape[0]), nn.Unflatten(1, (-1, 8, 8)))
+
+
+class Forgetful(nn.Module):
+    """A discriminator that keeps a parameter out of its state."""
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.randn(1, data_shape[0], 3, 3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel)
+
+
+@pytest.mark.parametrize(
+    ("contract", "broken", "test", "arguments"),
+    [
+        (testing.PosteriorContract, Idle, "test_every_parameter_gets_a_gradient", []),
+        (testing.PosteriorContract, Detached, "test_every_parameter_gets_a_gradient", []),
+        (testing.PosteriorContract, Batchwise, "test_batch_of_one", []),
+        (testing.PriorContract, Doubled, "test_density_is_normalised", []),
+        (testing.LikelihoodContract, Unnormalised, "test_density_is_normalised", []),
+        (testing.RegularizerContract, Summed, "test_order_and_size_of_the_batch", []),
+        (testing.RegularizerContract, Ordered, "test_order_and_size_of_the_batch", []),
+        (testing.AdversarialLossContract, Backwards, "test_pulls_the_right_way", []),
+        (testing.BackboneContract, Square, "test_every_shape", [(1, 8, 8)]),
+        (testing.DiscriminatorContract, Forgetful, "test_state_dict_round_trip", []),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+)
+def test_a_broken_part_fails(contract: type[Contract], broken: Any, test: str, arguments: list[Any]) -> None:
+    suite = type("Suite", (contract,), {"make": lambda self, *context: broken(*context)})()
+    with pytest.raises(AssertionError):
+        getattr(suite, test)(*arguments)
+
+
+def test_a_posterior_without_an_event_dimension_fails() -> None:
+    suite = type("Suite", (testing.PosteriorContract,), {"make": lambda self, *context: Flat(*context)})()
+    q = suite.make(64, 512)(torch.randn(256, 64), suite.prior(512))
+    with pytest.raises(AssertionError):
+        suite.test_shapes(q)
+
+
+def test_an_untyped_undocumented_part_fails() -> None:
+    registry = type(FAMILIES["posteriors"])("posteriors", "posterior", "vaekit.posteriors")
+
+    @registry.register("bare")
+    def bare(features: int, latent_dim: int, *, size=3, **rest) -> None:
+        """Bare."""
+
+    suite = type("Suite", (testing.PosteriorContract,), {"registry": registry, "name": "bare"})()
+    for test in ("test_metadata", "test_documentation", "test_options_are_typed_keywords"):
+        with pytest.raises(AssertionError):
+            getattr(suite, test)(bare)

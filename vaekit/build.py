@@ -37,7 +37,7 @@ def model(config: RunConfig, data_shape: tuple[int, ...]) -> VAE:
     Raises:
         VaekitError: An unknown part or option, a value of the wrong type, or parts that do not go together.
 
-    Example:
+    Examples:
         >>> from vaekit.config import read_recipe, resolve
         >>> type(model(resolve(read_recipe("vae")), (1, 8, 8))).__name__
         'VAE'
@@ -99,6 +99,7 @@ def _refuse_misfits(config: RunConfig) -> None:
     }
     parts = [*chosen.items(), *(("regularizers", name) for name in config.regularizers)]
     for family, name in parts:
+        FAMILIES[family].get(name)  # What a plug-in's part works with is known once it is imported.
         for other, allowed in FAMILIES[family].info(name).only_with.items():
             if chosen[other] not in allowed:
                 kind = FAMILIES[other].kind

@@ -28,7 +28,7 @@ class RunConfig(BaseModel):
 
     Every part is a mapping with `name` and that part's options; the part itself declares and checks its options.
 
-    Arguments:
+    Attributes:
         recipe: Where the configuration came from.
         about: One line about it.
         source: What it follows.
@@ -118,7 +118,7 @@ def merge(base: Any, over: Any) -> Any:
     Mappings merge key by key; a part under another name replaces the part whole; anything else, `None` too, replaces
     what was there.
 
-    Example:
+    Examples:
         >>> merge({"posterior": {"name": "gmm", "components": 4}}, {"posterior": {"components": 8}})
         {'posterior': {'name': 'gmm', 'components': 8}}
         >>> merge({"posterior": {"name": "gmm", "components": 4}}, {"posterior": "gaussian"})
@@ -141,7 +141,7 @@ def apply_overrides(config: Mapping[str, Any], assignments: Sequence[str]) -> di
     Raises:
         VaekitError: An assignment without `=`, or a value that is not YAML.
 
-    Example:
+    Examples:
         >>> apply_overrides({"posterior": "gmm"}, ["posterior.components=8"])
         {'posterior': {'name': 'gmm', 'components': 8}}
     """

@@ -18,7 +18,7 @@ class VaekitError(ValueError):
 def suggest(word: str, choices: Iterable[str]) -> str:
     """Return the tail of an error sentence: the nearest choice, if one is near, and all the valid ones.
 
-    Example:
+    Examples:
         >>> suggest("componets", ["components", "estimator"])
         "did you mean 'components'? Valid: components, estimator."
     """

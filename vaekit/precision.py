@@ -11,7 +11,7 @@ __all__ = ["at_least_float32"]
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return the tensor in float32 if it is of a half precision, unchanged otherwise.
 
-    Example:
+    Examples:
         >>> at_least_float32(torch.zeros(2, dtype=torch.bfloat16)).dtype
         torch.float32
     """

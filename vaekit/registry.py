@@ -191,9 +191,12 @@ class Registry:
             module, _, attribute = info.target.partition(":")
             try:
                 self._classes[name] = getattr(importlib.import_module(module), attribute)
-            except (ImportError, AttributeError) as error:
+            except VaekitError:
+                raise
+            except Exception as error:  # a plug-in's module may raise anything
                 raise VaekitError(
-                    f"{self.kind} '{name}' of {info.provider} cannot be imported from '{info.target}': {error}"
+                    f"{self.kind} '{name}' of {info.provider} cannot be imported from '{info.target}': "
+                    f"{type(error).__name__}: {error}"
                 ) from error
         return self._classes[name]
 
@@ -280,7 +283,7 @@ def check_options(part: Callable[..., Any], options: Mapping[str, Any], where: s
     except ValidationError as error:
         first = error.errors()[0]
         key = aliases[str(first["loc"][0])]
-        if first["type"] == "missing":
+        if first["type"] == "missing" and len(first["loc"]) == 1:  # deeper: an element of the value is missing
             raise VaekitError(f"{where} needs the option '{key}'{whose}") from error
         message = first["msg"][0].lower() + first["msg"][1:]
         raise VaekitError(f"{where}.{key} = {options[key]!r} is not valid{whose}: {message}") from error

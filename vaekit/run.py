@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import shlex
@@ -25,6 +26,7 @@ from vaekit.files import load_tensors, save_json, save_tensors, save_text, stora
 from vaekit.models.vae import VAE
 from vaekit.registry import datasets
 from vaekit.reporting.images import save_grid
+from vaekit.training.interrupt import listen
 from vaekit.training.listeners import Listener
 from vaekit.training.trainer import Fit
 
@@ -163,10 +165,11 @@ class Run:
                 out.mkdir(parents=True, exist_ok=True)
             save_text(out / "config.yaml", self.config.to_yaml())
             save_json(out / "environment.json", environment)
-        fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
-        self._trained = fit.model
-        if leader:
-            self._keep(out, fit, environment)
+        with listen():  # A signal after the last step must not cut the keeping short.
+            fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
+            self._trained = fit.model
+            if leader:
+                self._keep(out, fit, environment)
         return fit
 
     def _loader_options(self) -> dict[str, Any]:
@@ -220,7 +223,8 @@ class Run:
         save_tensors(out / "model.safetensors", fit.model.state_dict())
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            aggregate = aggregate_posterior(fit.model.eval(), self._batches().epoch(0))
+            # One pass of the encoder, and never more samples than training has seen.
+            aggregate = aggregate_posterior(fit.model.eval(), itertools.islice(self._batches().epoch(0), fit.steps))
             save_tensors(out / "aggregate.safetensors", aggregate.tensors())
             if self.data.is_image:
                 for source in ("prior", "aggregate-gaussian"):
@@ -400,7 +404,7 @@ def recipe(
     Raises:
         VaekitError: An unknown recipe, key, part or option.
 
-    Example:
+    Examples:
         >>> run = recipe("vae", data="digits", posterior={"name": "gmm", "components": 3}, trainer={"epochs": 1})
         >>> run.config.posterior
         {'name': 'gmm', 'components': 3}

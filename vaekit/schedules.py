@@ -22,7 +22,7 @@ Scalar: TypeAlias = float | Mapping[str, Any] | Schedule
 def as_schedule(value: Scalar) -> Schedule:
     """Turn a number, a mapping with `name` or a function of the step into a function of the step.
 
-    Example:
+    Examples:
         >>> as_schedule({"name": "linear", "start": 0.0, "end": 2.0, "steps": 4})(1)
         0.5
         >>> as_schedule(3)(1000)

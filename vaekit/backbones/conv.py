@@ -53,7 +53,7 @@ class Conv(Backbone):
         VaekitError: The width is not positive, the norm is unknown, or (in `encoder` and `decoder`) the samples are not
             images of at least 4 x 4 pixels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> backbone = Conv(width=8)
         >>> encoder = backbone.encoder((1, 28, 28))

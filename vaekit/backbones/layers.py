@@ -43,7 +43,7 @@ class FrozenAffine(nn.Module):
         channels: The number of channels of (B, channels, H, W).
         eps: The constant that batch normalisation adds to the variance.
 
-    Example:
+    Examples:
         >>> FrozenAffine(3)(torch.ones(2, 3, 4, 4)).shape
         torch.Size([2, 3, 4, 4])
     """
@@ -96,7 +96,7 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
     Raises:
         VaekitError: `norm` is none of these.
 
-    Example:
+    Examples:
         >>> norm_layer("group", 64).num_groups
         16
     """
@@ -116,7 +116,7 @@ class Downsample(nn.Module):
             `"symmetric"` is the habit in PyTorch: as many on all sides.
         bias: Whether to learn a bias.
 
-    Example:
+    Examples:
         >>> Downsample(3, 8)(torch.zeros(1, 3, 9, 6)).shape
         torch.Size([1, 8, 5, 3])
     """
@@ -155,7 +155,7 @@ class Upsample(nn.Module):
             what is too much at the end.
         bias: Whether to learn a bias.
 
-    Example:
+    Examples:
         >>> Upsample(8, 3, (5, 3), (9, 6))(torch.zeros(1, 8, 5, 3)).shape
         torch.Size([1, 3, 9, 6])
     """
@@ -240,7 +240,7 @@ def image_sizes(shape: tuple[int, ...], part: str, remedy: str = "use `backbone:
     Raises:
         VaekitError: The sample is not an image, or smaller than 4 x 4.
 
-    Example:
+    Examples:
         >>> image_sizes((1, 28, 28), "conv")
         [(28, 28), (14, 14), (7, 7), (4, 4)]
     """

@@ -38,7 +38,7 @@ class MLP(Backbone):
     Raises:
         VaekitError: A hidden size is not positive, or the activation is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> backbone = MLP(hidden=[64, 32])
         >>> encoder = backbone.encoder((1, 8, 8))

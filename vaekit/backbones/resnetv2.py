@@ -93,7 +93,7 @@ class ResNetV2(Backbone):
         VaekitError: An option is out of range, or (in `encoder` and `decoder`) the samples are not images of at least
             4 x 4 pixels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> backbone = ResNetV2(width=8, latent_channels=4)
         >>> encoder = backbone.encoder((3, 32, 32))

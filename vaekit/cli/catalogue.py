@@ -48,7 +48,7 @@ def show(what: Annotated[str, typer.Argument(metavar="RECIPE|KIND/NAME", help="A
         typer.echo(recipe_file(what).read_text(encoding="utf-8"), nl=False)
         return
     registry = FAMILIES[family]
-    info, part = registry.info(name), registry.get(name)
+    part, info = registry.get(name), registry.info(name)  # in this order: a plug-in brings its metadata when imported
     typer.echo(f"{registry.kind} '{info.name}'  ({info.target}, from {info.provider})")
     for label, text in (("about", info.about), ("source", info.source)):
         if text:

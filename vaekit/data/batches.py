@@ -42,7 +42,7 @@ class Batches:
         VaekitError: `drop_last` with fewer samples than one global batch, flips of samples that are not images, or a
             split that does not fit on the device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> split = Split(torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1))
         >>> batches = Batches(split, 4, data_range=None, device="cpu", shuffle=False, drop_last=False)

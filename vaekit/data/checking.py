@@ -94,7 +94,7 @@ def check(
     Raises:
         VaekitError: As for `load`.
 
-    Example:
+    Examples:
         >>> report = check("digits")
         >>> report.shape, report.counts, report.low, report.high
         ((1, 8, 8), {'train': 1437, 'valid': 180, 'test': 180}, 0.0, 255.0)

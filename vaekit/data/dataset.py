@@ -25,7 +25,7 @@ class Split:
         labels: int64 of shape (N,), or None where the data set has none.
         mapped: Whether `samples` lies in a memory-mapped file instead of in memory.
 
-    Example:
+    Examples:
         >>> import torch
         >>> len(Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8)))
         5
@@ -90,7 +90,7 @@ def holdout(count: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         VaekitError: The fraction is not between 0 and 1, or there are fewer than two rows.
 
-    Example:
+    Examples:
         >>> kept, held = holdout(10, 0.2)
         >>> len(kept), len(held)
         (8, 2)

@@ -37,7 +37,7 @@ def prepare(
         antialias: Whether the resize averages over the pixels that it drops.
         channels: 1 (luma, ITU-R 601) or 3 (grey repeated); None keeps the channels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> prepare(torch.zeros(2, 3, 218, 178, dtype=torch.uint8), image_size=64, crop=140, channels=1).shape
         torch.Size([2, 1, 64, 64])

@@ -42,7 +42,7 @@ def load(
     Raises:
         VaekitError: An unknown name, a missing data set (the sentence says what to put where) or a wrong option.
 
-    Example:
+    Examples:
         >>> data = load("digits")
         >>> data.shape, len(data.train), len(data.valid), len(data.test)
         ((1, 8, 8), 1437, 180, 180)

@@ -51,7 +51,7 @@ class BCE(AdversarialLoss):
     real: $-\log \sigma(l)$; fake: $-\log(1 - \sigma(l))$; generator: $-\log \sigma(l)$, which does not saturate.
     Source: Generative adversarial nets, I. Goodfellow et al., 2014, arXiv 1406.2661.
 
-    Example:
+    Examples:
         >>> BCE().real(torch.zeros(1, 1, 2, 2))
         tensor([0.6931])
     """
@@ -80,7 +80,7 @@ class Hinge(AdversarialLoss):
     real: $\max(0, 1 - l)$; fake: $\max(0, 1 + l)$; generator: $-l$.
     Source: Geometric GAN, J. H. Lim and J. C. Ye, 2017, arXiv 1705.02894.
 
-    Example:
+    Examples:
         >>> Hinge().fake(torch.tensor([[-2.0], [0.5]]))
         tensor([0.0000, 1.5000])
     """
@@ -109,7 +109,7 @@ class LeastSquares(AdversarialLoss):
     real: $\frac12 (l - 1)^2$; fake: $\frac12 l^2$; generator: $\frac12 (l - 1)^2$.
     Source: Least squares generative adversarial networks, X. Mao et al., 2016, arXiv 1611.04076.
 
-    Example:
+    Examples:
         >>> LeastSquares().generator(torch.tensor([[3.0]]))
         tensor([2.])
     """

@@ -62,7 +62,7 @@ class PatchGAN(Discriminator):
     Raises:
         VaekitError: The samples are not images of at least 4 x 4 pixels, or an option is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> PatchGAN((3, 64, 64), width=16)(torch.zeros(2, 3, 64, 64)).shape
         torch.Size([2, 1, 8, 8])

@@ -35,7 +35,7 @@ def kl_divergence(q: Distribution, p: Distribution, draws: Draws | None = None) 
     Raises:
         VaekitError: The event shapes differ, or the support of q reaches beyond that of p, so that the KL is infinite.
 
-    Example:
+    Examples:
         >>> q = Independent(Normal(torch.tensor([[0.4]]), 0.6), 1)
         >>> p = Independent(Normal(torch.zeros(1), 1.0), 1)
         >>> kl_divergence(q, p)
@@ -60,7 +60,7 @@ def kl_divergence(q: Distribution, p: Distribution, draws: Draws | None = None) 
 def kl_method(q: Distribution, p: Distribution) -> Literal["closed", "sampled"]:
     """Return how `kl_divergence(q, p)` is computed.
 
-    Example:
+    Examples:
         >>> p = Independent(Normal(torch.zeros(2), 1.0), 1)
         >>> kl_method(p, p), kl_method(GaussianMixture(torch.zeros(3), torch.zeros(3, 2), torch.ones(3, 2)), p)
         ('closed', 'sampled')
@@ -83,7 +83,7 @@ def mixture_kl_upper_bound(q: Distribution, p: Distribution) -> Tensor:
     Raises:
         VaekitError: `q` or `p` is no Gaussian mixture.
 
-    Example:
+    Examples:
         >>> loc, scale = torch.tensor([[-1.0], [2.0]]), torch.tensor([[0.5], [1.5]])
         >>> q = GaussianMixture(torch.tensor([0.3, 0.7]).log(), loc, scale)
         >>> mixture_kl_upper_bound(q, Independent(Normal(torch.zeros(1), 1.0), 1))
@@ -107,7 +107,7 @@ def mixture_kl_lower_bound(q: Distribution, p: Distribution) -> Tensor:
     Raises:
         VaekitError: `q` is no Gaussian mixture, or `p` no diagonal Gaussian.
 
-    Example:
+    Examples:
         >>> loc, scale = torch.tensor([[-1.0], [2.0]]), torch.tensor([[0.5], [1.5]])
         >>> q = GaussianMixture(torch.tensor([0.3, 0.7]).log(), loc, scale)
         >>> mixture_kl_lower_bound(q, Independent(Normal(torch.zeros(1), 1.0), 1))

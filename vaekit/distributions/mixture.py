@@ -50,7 +50,7 @@ class GaussianMixture(TorchDistribution):
     Raises:
         VaekitError: The shapes do not fit together, or the estimator is unknown.
 
-    Example:
+    Examples:
         >>> q = GaussianMixture(torch.zeros(8, 3), torch.randn(8, 3, 5), torch.ones(8, 3, 5))
         >>> q.batch_shape, q.event_shape, q.log_prob(q.sample()).shape
         (torch.Size([8]), torch.Size([5]), torch.Size([8]))
@@ -132,7 +132,7 @@ class GaussianMixture(TorchDistribution):
         $\sum_k \pi_k H(N_k) \le H(q) \le \min\{\sum_k \pi_k H(N_k) + H(\pi),\; H(N(m, v))\}$
         with m and v the mean and the variances of q.
 
-        Example:
+        Examples:
             >>> low, high = GaussianMixture(torch.zeros(2), torch.zeros(2, 1), torch.ones(2, 1)).entropy_bounds()
             >>> torch.allclose(low, high)
             True
@@ -262,19 +262,18 @@ class _Pathwise(torch.autograd.Function):
             rows = (rows.view(-1, size) + draws.unsqueeze(-1)).flatten()
         own = energy.view(-1, dimensions).index_select(0, rows).view(thin)
 
-        # Everything is relative to the density of the chosen component: identical components give exact zeros, no large
-        # sums cancel, and every ratio has expectation one. ratios[0, ..., d] is the weight times the densities of the
-        # dimensions before d, ratios[1, ..., d] times those of the last d dimensions.
-        ratios = energy.new_empty(2, *energy.shape[:-1], dimensions + 1)
-        ratios[..., 0] = log_probs
-        relative = torch.sub(own, energy, out=ratios[0, ..., 1:])
-        ratios[1, ..., 1:] = relative.flip(-1)
-        # By Markov's inequality the limit is met with probability e^-39 in float32, unless rounding of z breaks q
-        # itself; then it keeps infinity times zero away.
-        limit = 0.45 * math.log(torch.finfo(z.dtype).max)
-        torch.cumsum(ratios, -1, out=ratios).clamp_(max=limit).exp_()
-        prefix, suffix = ratios[..., :-1]
-        joint = ratios[0, ..., -1:]
+        # Everything is relative to the density of the chosen component: identical components give exact zeros, and every
+        # ratio has expectation one. A dimension that makes a component e^60 less likely has ended it; that floor keeps
+        # the sums small enough to be subtracted (at D = 1024 the exponents err by less than 0.004 in float32).
+        relative = (own - energy).clamp_(min=-60.0)
+        sums = relative.cumsum(-1)
+        joint = sums[..., -1:] + log_probs.unsqueeze(-1)
+        # By Markov's inequality the limit is met with a probability below e^-26 in float32, unless rounding of z breaks
+        # q itself; then it keeps the product of three such factors finite.
+        limit = 0.3 * math.log(torch.finfo(z.dtype).max)
+        prefix = (sums - relative).clamp_(max=limit).exp_()
+        suffix = (joint - sums).clamp_(max=limit).exp_()
+        joint = joint.clamp_(max=limit).exp_()
         density = joint.sum(-2, keepdim=True)
         grad_z = grad_z / density
         flow = joint * grad_z
@@ -287,13 +286,12 @@ class _Pathwise(torch.autograd.Function):
         # differences exact, while a component beyond z has a difference near one to the chosen one.
         side = noise.sign().mul_(math.sqrt(0.5)).view(thin)
         tail = standard.mul_(side).erfc_()
-        suffix = suffix.flip(-1)
-        total = suffix.sum(-2, keepdim=True)
-        beyond = suffix.mul_(tail).sum(-2, keepdim=True)
         outer = own.clamp_(max=limit).exp_().mul_(side).mul_(grad_z)
-        velocity = torch.addcmul(beyond.neg_(), tail, total).mul_(prefix).mul_(outer)
-        grad_logits = velocity.sum((0, -1)).mul_(math.sqrt(math.pi)).view(ctx.shape[:-1])
-        return grad_logits, grad_loc, grad_scale, None
+        total = suffix.sum(-2, keepdim=True).mul_(outer)
+        beyond = suffix.mul_(tail).sum(-2, keepdim=True).mul_(outer)
+        velocity = torch.addcmul(beyond.neg_(), tail, total).mul_(prefix)
+        grad_logits = velocity.sum((0, -1)).mul_(log_probs.exp()).mul_(math.sqrt(math.pi))
+        return grad_logits.view(ctx.shape[:-1]), grad_loc, grad_scale, None
 
 
 def _sum_draws(per_draw: Tensor) -> Tensor:
@@ -313,7 +311,7 @@ def as_mixture(q: Distribution) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         VaekitError: `q` is anything else.
 
-    Example:
+    Examples:
         >>> log_probs, loc, scale = as_mixture(Independent(Normal(torch.zeros(8, 5), 1.0), 1))
         >>> log_probs.shape, loc.shape, scale.shape
         (torch.Size([8, 1]), torch.Size([8, 1, 5]), torch.Size([8, 1, 5]))

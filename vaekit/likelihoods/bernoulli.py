@@ -50,7 +50,7 @@ class Bernoulli(Likelihood):
     Arguments:
         data_shape: The shape of one sample.
 
-    Example:
+    Examples:
         >>> import torch
         >>> p = Bernoulli((2,))(torch.zeros(3, 2))
         >>> p.log_prob(torch.ones(3, 2)).shape

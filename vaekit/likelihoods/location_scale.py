@@ -66,7 +66,7 @@ class Gaussian(_LocationScale):
     Raises:
         VaekitError: The scale is not above 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Gaussian((2,), scale=0.5)(torch.zeros(3, 2)).batch_shape
         torch.Size([3])
@@ -102,7 +102,7 @@ class Laplace(_LocationScale):
     Raises:
         VaekitError: Both `scale` and `error_weight` are given, or one of them is not above 0.
 
-    Example:
+    Examples:
         >>> Laplace((3, 64, 64), error_weight=5000.0)
         Laplace(scale=2.458)
     """

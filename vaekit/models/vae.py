@@ -76,7 +76,7 @@ class VAE(nn.Module):
     Raises:
         VaekitError: Two parts do not fit together (features or latent dimensions differ).
 
-    Example:
+    Examples:
         >>> import torch, vaekit as vk
         >>> backbone, likelihood = vk.backbones.MLP(hidden=[32]), vk.likelihoods.Bernoulli((1, 8, 8))
         >>> encoder = backbone.encoder((1, 8, 8))

@@ -58,7 +58,7 @@ class Objective(nn.Module):
     Raises:
         VaekitError: `draws` is below 1.
 
-    Example:
+    Examples:
         >>> import vaekit as vk
         >>> Objective({"kl": vk.regularizers.KL()}).label
         'negative ELBO'

@@ -27,7 +27,7 @@ def log_variance_to_scale(log_variance: Tensor, log_variance_range: tuple[float,
     $c(v) = a + \mathrm{softplus}(b - \mathrm{softplus}(b - v) - a)$: nearly the identity well inside (a, b), with a
     gradient everywhere.
 
-    Example:
+    Examples:
         >>> log_variance_to_scale(torch.tensor([0.0, 100.0]), (-10.0, 4.0))
         tensor([0.9910, 7.3891])
     """
@@ -56,7 +56,7 @@ class Gaussian(Posterior):
     Raises:
         VaekitError: The range does not rise.
 
-    Example:
+    Examples:
         >>> from vaekit.priors import StandardNormal
         >>> q = Gaussian(16, 3)(torch.randn(8, 16), StandardNormal(3)())
         >>> q.batch_shape, q.event_shape

@@ -45,7 +45,7 @@ class GaussianMixture(Posterior):
     Raises:
         VaekitError: There is no component, or the range does not rise.
 
-    Example:
+    Examples:
         >>> from vaekit.priors import StandardNormal
         >>> q = GaussianMixture(16, 3, components=4)(torch.randn(8, 16), StandardNormal(3)())
         >>> q.components, q.batch_shape, q.event_shape

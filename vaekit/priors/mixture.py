@@ -39,7 +39,7 @@ class GaussianMixture(Prior):
     Raises:
         VaekitError: There is no component, the spread is negative or the scale not positive.
 
-    Example:
+    Examples:
         >>> p = GaussianMixture(3, components=5)()
         >>> p.components, p.batch_shape, p.event_shape
         (5, torch.Size([]), torch.Size([3]))

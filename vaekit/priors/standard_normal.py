@@ -26,7 +26,7 @@ class StandardNormal(Prior):
     Arguments:
         latent_dim: The number D of latent dimensions.
 
-    Example:
+    Examples:
         >>> StandardNormal(3)().log_prob(torch.zeros(3))
         tensor(-2.7568)
     """

@@ -39,7 +39,7 @@ class KL(Regularizer):
     Raises:
         VaekitError: `free_bits` is negative.
 
-    Example:
+    Examples:
         >>> KL(weight={"name": "linear", "steps": 1000}, free_bits=2.0)
         KL(weight=linear(0 -> 1 in 1000), free_bits=2)
     """

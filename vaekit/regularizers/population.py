@@ -43,7 +43,7 @@ def population_kl_floor(batch_size: int, latent_dim: int) -> float:
     $\frac D2\bigl(\log\frac B2-\psi(\frac{B-1}2)\bigr)$ nats: the sample variance of B draws is not exactly 1, and the
     logarithm turns its scatter into a bias.
 
-    Example:
+    Examples:
         >>> round(population_kl_floor(10, 1), 3)
         0.11
     """
@@ -80,7 +80,7 @@ class PopulationKL(Regularizer):
     Raises:
         VaekitError: The global batch holds one sample.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from vaekit.latents import Latents
         >>> q = dist.Normal(torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1)).to_event(1)

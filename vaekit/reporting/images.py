@@ -17,7 +17,7 @@ __all__ = ["save_grid", "side_by_side", "to_uint8", "tile"]
 def to_uint8(images: Tensor, data_range: tuple[float, float]) -> Tensor:
     """Map images from `data_range` to bytes; values outside are clipped.
 
-    Example:
+    Examples:
         >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 3.0]), (-1.0, 1.0)).tolist()
         [0, 128, 255, 255]
     """
@@ -49,7 +49,9 @@ def tile(images: Tensor, columns: int | None = None, gap: int = 2, least: int = 
     rows = math.ceil(count / columns)
     sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
     for index, image in enumerate(images):
-        top, left = (gap + where * (size + gap) for where, size in zip(divmod(index, columns), (height, width), strict=True))
+        top, left = (
+            gap + where * (size + gap) for where, size in zip(divmod(index, columns), (height, width), strict=True)
+        )
         sheet[:, top : top + height, left : left + width] = image
     return sheet
 

@@ -30,7 +30,7 @@ def fixed(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Ten
 def without_gradient(module: nn.Module, loss: Tensor) -> list[str]:
     """Return the names of the parameters that get no gradient from `loss`, or one that is zero or not finite.
 
-    Example:
+    Examples:
         >>> layer = nn.Linear(2, 1)
         >>> without_gradient(layer, layer.weight.sum())
         ['bias']

@@ -42,7 +42,8 @@ class DatasetContract(Contract):
         try:
             return self.make(root, None, True, **options)
         except VaekitError as error:
-            assert not list(root.iterdir() if root.is_dir() else [root]), f"the files in {root} do not load: {error}"
+            if list(root.iterdir() if root.is_dir() else [root]):
+                raise  # there are files, and they should load
             pytest.skip(f"not here: {error}")
 
     def test_documentation(self, part: Any) -> None:
@@ -51,13 +52,12 @@ class DatasetContract(Contract):
 
     def test_missing_data_is_one_sentence(self, tmp_path: Path) -> None:
         """Without its files and without a network it loads all the same, or says what is missing."""
+        sentence = ""
         try:
-            data = self.make(tmp_path / "nothing", None, True)
+            assert len(self.make(tmp_path / "nothing", None, True).train)
         except VaekitError as error:
-            assert len(str(error)) > 20
-            assert "\n\n" not in str(error)
-        else:
-            assert len(data.train)
+            sentence = str(error)
+        assert "\n" not in sentence
 
     def test_splits(self, root: Path) -> None:
         """Training and validation samples of one shape: uint8 images (N, C, H, W) or float32."""

@@ -17,7 +17,18 @@ __all__ = ["AdversarialLossContract", "BackboneContract", "DiscriminatorContract
 SHAPES = ((1, 8, 8), (3, 28, 28), (3, 33, 50), (1, 64, 64))
 
 
-class BackboneContract(ModuleContract):
+class _ForShapes(ModuleContract):
+    """Runs the tests that take a `shape` for each of the class's `shapes`."""
+
+    shapes: ClassVar[Sequence[tuple[int, ...]]] = SHAPES
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give every shape its own test."""
+        if "shape" in metafunc.fixturenames:
+            metafunc.parametrize("shape", self.shapes, ids=str)
+
+
+class BackboneContract(_ForShapes):
     """What a backbone promises: an encoder and a decoder for any shape of sample.
 
     Attributes:
@@ -25,7 +36,6 @@ class BackboneContract(ModuleContract):
     """
 
     registry: ClassVar[Registry] = backbones
-    shapes: ClassVar[Sequence[tuple[int, ...]]] = SHAPES
     latent_dim: ClassVar[int] = 5
 
     def module(self) -> nn.Module:
@@ -43,15 +53,11 @@ class BackboneContract(ModuleContract):
         latents = inputs.flatten(1)[:, : self.latent_dim]
         return torch.cat([encoder(inputs), decoder(latents).flatten(1)], dim=-1)
 
-    @pytest.mark.parametrize("index", range(4))
-    def test_every_shape(self, index: int) -> None:
+    def test_every_shape(self, shape: tuple[int, ...]) -> None:
         """(B, *shape) to (B, features) and (B, D) to (B, *shape), with a gradient for every parameter.
 
         The decoder also gives more channels than the data has, as likelihoods with several parameters ask for.
         """
-        if index >= len(self.shapes):
-            pytest.skip("no such shape")
-        shape = self.shapes[index]
         backbone = self.make()
         encoder = backbone.encoder(shape)
         features = encoder(fixed(4, *shape))
@@ -85,7 +91,7 @@ class BackboneContract(ModuleContract):
             assert not {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
 
 
-class DiscriminatorContract(ModuleContract):
+class DiscriminatorContract(_ForShapes):
     """What a discriminator promises: logits for each sample, which can be differentiated twice.
 
     Attributes:
@@ -93,7 +99,6 @@ class DiscriminatorContract(ModuleContract):
     """
 
     registry: ClassVar[Registry] = discriminators
-    shapes: ClassVar[Sequence[tuple[int, ...]]] = SHAPES
 
     def module(self) -> nn.Module:
         """Build it for the first shape."""
@@ -107,12 +112,8 @@ class DiscriminatorContract(ModuleContract):
         """Return the logits of each sample."""
         return module(inputs).flatten(1)
 
-    @pytest.mark.parametrize("index", range(4))
-    def test_every_shape(self, index: int) -> None:
+    def test_every_shape(self, shape: tuple[int, ...]) -> None:
         """Finite logits (B, ...), with a gradient for the samples and for every parameter."""
-        if index >= len(self.shapes):
-            pytest.skip("no such shape")
-        shape = self.shapes[index]
         module, x = self.make(shape), fixed(4, *shape).requires_grad_()
         logits = module(x)
         assert logits.shape[0] == 4

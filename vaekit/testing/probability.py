@@ -30,7 +30,7 @@ def total_mass(distribution: Distribution) -> Tensor:
 
     The integral is by the trapezoidal rule on [-60, 60], the sum over 0, ..., 2,000: give it a density that lies there.
 
-    Example:
+    Examples:
         >>> from torch.distributions import Independent, Normal
         >>> total_mass(Independent(Normal(torch.zeros(2, 1).double(), 1.0), 1))
         tensor([1.0000, 1.0000], dtype=torch.float64)
@@ -179,7 +179,7 @@ class PriorContract(ModuleContract):
         return module().log_prob(inputs)
 
     def test_shapes(self) -> None:
-        """`batch_shape ()`, `event_shape (D,)`; finite draws and densities at a real size, as part of a Pyro program."""
+        """`batch_shape ()`, `event_shape (D,)`; finite at a real size; a part of a Pyro program."""
         p = self.make(LATENT)()
         _assert_pyro(p)
         assert (p.batch_shape, p.event_shape) == ((), (LATENT,))
@@ -191,7 +191,7 @@ class PriorContract(ModuleContract):
         assert log_p.isfinite().all()
         expanded = p.expand(torch.Size([2, 3]))
         assert (expanded.batch_shape, expanded.sample().shape) == ((2, 3), (2, 3, LATENT))
-        expanded.mask(False)  # type: ignore[attr-defined]
+        expanded.mask(False)
 
     def test_every_parameter_gets_a_gradient(self) -> None:
         """The density of latents moves every parameter."""
@@ -284,7 +284,8 @@ class LikelihoodContract(ModuleContract):
         if module.continuous:
             total = total_mass(p)
         else:
-            levels = torch.linspace(*module.data_range, self.levels, dtype=torch.float64)
+            low, high = module.data_range
+            levels = torch.linspace(low, high, self.levels, dtype=torch.float64)
             total = p.log_prob(levels.reshape(-1, 1, 1).expand(-1, 5, 1)).exp().sum(0)
         torch.testing.assert_close(total, torch.ones(5, dtype=torch.float64), rtol=1e-4, atol=1e-4)
 

@@ -64,7 +64,7 @@ class RegularizerContract(Contract):
             gradients = torch.autograd.grad(value, list(posterior.parameters()), allow_unused=True)
             reached = [gradient for gradient in gradients if gradient is not None]
             assert any(gradient.any() for gradient in reached), f"no parameter of the posterior '{kind}' is moved"
-            assert all(gradient.isfinite().all() for gradient in reached), f"'{kind}' gets a gradient that is not finite"
+            assert all(gradient.isfinite().all() for gradient in reached), f"'{kind}': the gradient is not finite"
 
     def test_order_and_size_of_the_batch(self) -> None:
         """The order of the samples does not matter, nor does a batch that holds each one twice: a mean, not a sum."""

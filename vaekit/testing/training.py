@@ -11,6 +11,7 @@ from torch import nn
 from vaekit.registry import Registry, optimizers, schedules
 from vaekit.schedules import as_schedule
 from vaekit.testing.contract import Contract
+from vaekit.training.optimizers import Optimizer
 
 __all__ = ["OptimizerContract", "ScheduleContract"]
 
@@ -46,13 +47,13 @@ class OptimizerContract(Contract):
 
     registry: ClassVar[Registry] = optimizers
 
-    def run(self, optimizer: object, parameter: nn.Parameter, first: int, last: int) -> None:
+    def run(self, optimizer: Optimizer, parameter: nn.Parameter, first: int, last: int) -> None:
         """Take the steps `first` to `last - 1` down a parabola."""
         for step in range(first, last):
-            optimizer.set_rate(step)  # type: ignore[attr-defined]
-            optimizer.inner.zero_grad()  # type: ignore[attr-defined]
-            (parameter - 1.0).square().sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.inner.step()  # type: ignore[attr-defined]
+            optimizer.set_rate(step)
+            optimizer.inner.zero_grad()
+            (parameter - 1.0).square().sum().backward()
+            optimizer.inner.step()
 
     def test_minimises(self) -> None:
         """A hundred steps go down a parabola."""

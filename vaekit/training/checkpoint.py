@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ def load(out: Path, which: str = "last") -> dict[str, Any]:
     if not path.is_file():
         raise VaekitError(f"nothing to resume in {out}: {path} is not there; leave out --resume to start")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch.load does not compare checksums
+                raise ValueError(f"the checksum of {damaged} does not match")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
         raise VaekitError(

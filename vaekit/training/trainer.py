@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vaekit.data import Batches, Dataset
 from vaekit.errors import VaekitError
+from vaekit.files import storage_errors
 from vaekit.models.vae import VAE
 from vaekit.objectives.elbo import Objective
 from vaekit.registry import check_spec, optimizers
@@ -217,6 +218,9 @@ class Trainer:
         )
         if resume:
             session.resume()
+        elif session.out is not None and fabric.is_global_zero:
+            with storage_errors(session.out):
+                session.out.mkdir(parents=True, exist_ok=True)
         everyone = list(listeners)
         if self.tensorboard and out is not None:
             everyone.append(TensorBoard(Path(out) / "tensorboard"))

@@ -1,0 +1,510 @@
+"""A knob that nothing reads is a defect: every option of every part changes something that can be seen."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from helpers import random_images
+from torch import Tensor, nn
+
+import vaekit as vk
+from vaekit.config import LOADER_OPTIONS, read_recipe, resolve
+from vaekit.data import Dataset, Split
+from vaekit.distributions import draw
+from vaekit.latents import Latents
+from vaekit.registry import (
+    FAMILIES,
+    adversarial_losses,
+    backbones,
+    datasets,
+    discriminators,
+    likelihoods,
+    objectives,
+    optimizers,
+    options_of,
+    posteriors,
+    priors,
+    regularizers,
+    schedules,
+)
+from vaekit.testing.contract import fixed
+from vaekit.training import trainer as trainer_module
+
+
+class To(NamedTuple):
+    """An option's other value, and what must hold besides (both with and without it) for the option to matter."""
+
+    value: Any
+    given: Mapping[str, Any] = {}
+
+
+# ---- what can be seen of a part, for each family ---------------------------------------------------------------------
+
+
+def seen_in_module(module: nn.Module, loss: Tensor) -> list[Any]:
+    """Everything about a module: its graph, its parameters, a value and its gradients."""
+    parameters = dict(module.named_parameters())
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True) if parameters else ()
+    tensors = [*parameters.values(), *module.buffers(), loss, *(g for g in gradients if g is not None)]
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    return [shapes, [tensor.detach().flatten().tolist() for tensor in tensors]]
+
+
+def see_posterior(spec: dict[str, Any]) -> Any:
+    module = posteriors.build(spec, 8, 3)
+    p = priors.build("standard_normal", 3)()
+    z, weights = draw(module(20 * fixed(5, 8), p))
+    return seen_in_module(module, (weights * z.square().sum(-1)).sum(0).mean())
+
+
+def see_prior(spec: dict[str, Any]) -> Any:
+    module = priors.build(spec, 3)
+    return seen_in_module(module, module().log_prob(fixed(5, 3)).mean())
+
+
+def see_likelihood(spec: dict[str, Any]) -> Any:
+    module = likelihoods.build(spec, (2, 3))
+    return seen_in_module(module, module(fixed(5, *module.parameters_shape)).log_prob(fixed(5, 2, 3).sigmoid()).mean())
+
+
+def see_backbone(spec: dict[str, Any]) -> Any:
+    backbone = backbones.build(spec)
+    module = nn.ModuleList([backbone.encoder((1, 9, 8)), backbone.decoder(3, (1, 9, 8))])
+    loss = module[0](fixed(4, 1, 9, 8)).square().sum() + module[1](fixed(4, 3)).square().sum()
+    return seen_in_module(module, loss)
+
+
+def see_regularizer(spec: dict[str, Any]) -> Any:
+    term = regularizers.build(spec)
+    posterior, p = posteriors.build("gaussian", 8, 3), priors.build("standard_normal", 3)()
+    q = posterior(fixed(5, 8), p)
+    return seen_in_module(posterior, term(Latents(q, p, *draw(q)))), [term.weight(step) for step in range(5)]
+
+
+def see_discriminator(spec: dict[str, Any]) -> Any:
+    module = discriminators.build(spec, (1, 9, 8))
+    return seen_in_module(module, module(fixed(4, 1, 9, 8)).square().sum())
+
+
+def see_adversarial_loss(spec: dict[str, Any]) -> Any:
+    loss, logits = adversarial_losses.build(spec), fixed(4, 2)
+    return [getattr(loss, which)(logits).tolist() for which in ("real", "fake", "generator")]
+
+
+def see_optimizer(spec: dict[str, Any]) -> Any:
+    parameter = nn.Parameter(fixed(3))
+    optimizer = optimizers.build(spec, [parameter])
+    places = []
+    for step in range(3):
+        optimizer.set_rate(step)
+        optimizer.inner.zero_grad()
+        (parameter - 1).square().sum().backward()
+        optimizer.inner.step()
+        places.append(parameter.tolist())
+    # Whether the kernel is fused is between torch and the device: what it was told is all that can be seen.
+    return places, optimizer.inner.defaults.get("fused")
+
+
+def see_schedule(spec: dict[str, Any]) -> Any:
+    schedule = schedules.build(spec)
+    return [schedule(step) for step in range(20)]
+
+
+def small_vae() -> vk.VAE:
+    torch.manual_seed(1)
+    backbone, likelihood = backbones.build({"name": "mlp", "hidden": [8]}), likelihoods.build("bernoulli", (1, 8, 8))
+    encoder = backbone.encoder((1, 8, 8))
+    posterior, prior = posteriors.build("gaussian", encoder.features, 3), priors.build("standard_normal", 3)
+    return vk.VAE(encoder, posterior, prior, backbone.decoder(3, likelihood.parameters_shape), likelihood)
+
+
+def phases(objective: vk.Objective) -> Any:
+    """What an objective asks of the trainer in three steps."""
+    model, x = small_vae(), fixed(4, 1, 8, 8).sigmoid()
+    torch.manual_seed(2)
+    found = []
+    for step in range(3):
+        for phase in objective.phases(model, x, step, objective.modules_by_phase(model)):
+            module = objective.modules_by_phase(model)[phase.name]
+            gradients = torch.autograd.grad(phase.loss, list(module.parameters()), retain_graph=True)
+            found.append((phase.name, phase.loss.item(), [gradient.sum().item() for gradient in gradients]))
+    return found
+
+
+def see_objective(spec: dict[str, Any]) -> Any:
+    return phases(objectives.build(spec, {"kl": regularizers.build("kl")}, None))
+
+
+def see_adversary(options: dict[str, Any]) -> Any:
+    discriminator = discriminators.build({"name": "patchgan", "width": 4}, (1, 8, 8))
+    return phases(vk.Objective({}, vk.Adversary(discriminator, adversarial_losses.build("bce"), **options)))
+
+
+def see_dataset(spec: dict[str, Any], folder: Path) -> Any:
+    from PIL import Image
+
+    spec = dict(spec)
+    random, place, name = np.random.RandomState(0), folder / "data", spec.pop("name")
+    if name == "folder" and not place.exists():
+        place.mkdir()
+        for number in range(20):
+            Image.fromarray(random.randint(0, 256, (12, 9, 3), dtype=np.uint8)).save(place / f"{number}.png")
+    if name == "arrays":
+        place = folder / "data.npy"
+        np.save(place, random.randint(0, 256, (20, 3, 12, 3), dtype=np.uint8))
+    data = datasets.get(name)(place, None, True, **datasets.check(name, spec))
+    return [(tuple(split.samples.shape), split.samples.flatten().tolist()) for split in data.splits.values()]
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+SMALL_RESNET = {"width": 8, "latent_channels": 4}
+LINEAR = {"name": "linear", "steps": 4}
+
+CASES: dict[str, dict[str, dict[str, Any]]] = {
+    "posteriors": {
+        "gaussian": {"log_variance_range": (-1.0, 1.0)},
+        "gmm": {"components": 2, "estimator": "score", "log_variance_range": None},
+    },
+    "priors": {
+        "standard_normal": {},
+        "gaussian_mixture": {"components": 3, "spread": 0.5, "scale": 2.0},
+    },
+    "likelihoods": {
+        "bernoulli": {},
+        "gaussian": {"scale": 0.5, "learned": True},
+        "laplace": {"scale": 0.5, "error_weight": 2.0, "learned": True},
+    },
+    "backbones": {
+        "mlp": {"hidden": To([6], {"hidden": [8]}), "activation": To("tanh", {"hidden": [8]})},
+        "conv": {"width": To(8, {"width": 4}), "norm": To("batch", {"width": 4})},
+        "resnetv2": {
+            "width": To(12, SMALL_RESNET),
+            "norm": To("group", SMALL_RESNET),
+            "input_norm": To("instance_hw", SMALL_RESNET),
+            "padding": To("symmetric", SMALL_RESNET),
+            "output": To("tanh", SMALL_RESNET),
+            "latent_channels": To(6, SMALL_RESNET),
+            "encoder_blocks": To(1, SMALL_RESNET),
+            "decoder_blocks": To(2, SMALL_RESNET),
+            "init": To("glorot", SMALL_RESNET),
+        },
+    },
+    "regularizers": {
+        "kl": {"weight": LINEAR, "free_bits": 50.0},
+        "variance_collapse": {"weight": LINEAR},
+        "population_kl": {"weight": LINEAR, "variance": "total", "eps": 0.1},
+        "aggregate_kl": {"weight": LINEAR},
+    },
+    "discriminators": {
+        "patchgan": {
+            "width": To(8, {"width": 4}),
+            "norm": To("frozen_affine", {"width": 4}),
+            "dropout": To(0.5, {"width": 4}),
+            "final_norm": To(True, {"width": 4}),
+            "slope": To(0.1, {"width": 4}),
+            "padding": To("symmetric", {"width": 4}),
+            "init": To("glorot", {"width": 4}),
+        },
+    },
+    "adversarial_losses": {"bce": {}, "hinge": {}, "least_squares": {}},
+    "objectives": {"elbo": {"draws": 3}},
+    "optimizers": {
+        "adam": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "fused": False},
+        "adamw": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.5, "fused": False},
+        "sgd": {"lr": LINEAR, "momentum": 0.9, "weight_decay": 0.5},
+    },
+    "schedules": {
+        "constant": {"value": To(2.0, {"value": 1.0})},
+        "linear": {
+            "start": To(0.5, {"steps": 4}),
+            "end": To(0.5, {"steps": 4}),
+            "steps": To(5, {"steps": 4}),
+            "delay": To(2, {"steps": 4}),
+        },
+        "cosine": {
+            "start": To(0.5, {"steps": 4}),
+            "end": To(0.5, {"steps": 4}),
+            "steps": To(5, {"steps": 4}),
+            "delay": To(2, {"steps": 4}),
+        },
+        "cyclic": {
+            "start": To(0.5, {"period": 4}),
+            "end": To(0.5, {"period": 4}),
+            "period": To(5, {"period": 4}),
+            "ramp": To(0.25, {"period": 4}),
+        },
+        "step": {
+            "start": To(0.5, {"milestones": [2]}),
+            "factor": To(0.5, {"milestones": [2]}),
+            "milestones": To([3], {"milestones": [2]}),
+        },
+    },
+    "datasets": {
+        "digits": {"image_size": 6, "antialias": To(False, {"image_size": 5}), "channels": 3, "limit": 3},
+        "folder": {
+            "image_size": To(6, {"image_size": 8}),
+            "crop": To(6, {"image_size": 6}),
+            "antialias": To(False, {"image_size": 5}),
+            "channels": To(1, {"image_size": 8}),
+            "valid_fraction": To(0.3, {"image_size": 8}),
+            "limit": To(1, {"image_size": 8}),
+        },
+        "arrays": {
+            "layout": "nhwc",
+            "image_size": 6,
+            "antialias": To(False, {"layout": "nhwc", "image_size": 2}),
+            "channels": 1,
+            "valid_fraction": 0.3,
+            "limit": 1,
+        },
+    },
+}
+# Their files are large and elsewhere; tests/test_data_sets.py reads their options.
+ELSEWHERE = {"mnist", "fashion-mnist", "cifar10", "svhn", "celeba"}
+
+SEE: dict[str, Callable[..., Any]] = {
+    "posteriors": see_posterior,
+    "priors": see_prior,
+    "likelihoods": see_likelihood,
+    "backbones": see_backbone,
+    "regularizers": see_regularizer,
+    "discriminators": see_discriminator,
+    "adversarial_losses": see_adversarial_loss,
+    "objectives": see_objective,
+    "optimizers": see_optimizer,
+    "schedules": see_schedule,
+    "datasets": see_dataset,
+}
+PARTS = [
+    (family, part)
+    for family, registry in FAMILIES.items()
+    for part in registry.names()
+    if not (family == "datasets" and part in ELSEWHERE)
+]
+KNOBS = [(*key, option) for key in PARTS for option in CASES.get(key[0], {}).get(key[1], {})]
+
+
+def assert_complete(where: str, options: Mapping[str, Any], cases: Mapping[str, Any] | None) -> None:
+    """Every option has a case, and every case an option."""
+    assert cases is not None, f"tests/test_knobs.py has no cases for {where}: add an entry with its options to CASES"
+    missing = sorted(set(options) - set(cases))
+    assert not missing, (
+        f"tests/test_knobs.py has no case for {missing} of {where}: add another valid value to its entry"
+    )
+    gone = sorted(set(cases) - set(options))
+    assert not gone, f"tests/test_knobs.py has cases for {gone}, which {where} does not have: take them out"
+
+
+def assert_moves(see: Callable[[dict[str, Any]], Any], base: dict[str, Any], option: str, value: Any) -> None:
+    """What is seen repeats itself, and the option's other value changes it."""
+    views = []
+    for spec in (base, base, {**base, option: value}):
+        torch.manual_seed(0)
+        views.append(see(spec))
+    assert repr(views[0]) == repr(views[1]), "the test itself is not deterministic"
+    assert repr(views[0]) != repr(views[2]), f"nothing reads '{option}': {value!r} changes nothing"
+
+
+@pytest.mark.parametrize(("family", "part"), PARTS)
+def test_every_option_has_a_case(family: str, part: str) -> None:
+    kind = f"{FAMILIES[family].kind} '{part}'"
+    assert_complete(kind, FAMILIES[family].options(part), CASES.get(family, {}).get(part))
+
+
+@pytest.mark.parametrize(("family", "part", "option"), KNOBS)
+def test_option_of_a_part(family: str, part: str, option: str, tmp_path: Path) -> None:
+    case = CASES[family][part][option]
+    value, given = case if isinstance(case, To) else (case, {})
+    see = SEE[family]
+    if family == "datasets":
+        see = lambda spec: see_dataset(spec, tmp_path)  # noqa: E731
+    assert_moves(see, {"name": part, **given}, option, value)
+
+
+# ---- the adversary ---------------------------------------------------------------------------------------------------
+
+ADVERSARY = {"weight": 3.0, "start_step": 2, "adaptive": True, "r1": 5.0}
+
+
+def test_every_option_of_the_adversary_has_a_case() -> None:
+    assert_complete("the adversary", options_of(vk.Adversary), ADVERSARY)
+
+
+@pytest.mark.parametrize("option", ADVERSARY)
+def test_option_of_the_adversary(option: str) -> None:
+    assert_moves(see_adversary, {}, option, ADVERSARY[option])
+
+
+# ---- the trainer -----------------------------------------------------------------------------------------------------
+
+
+def see_training(options: dict[str, Any], out: Path, adversarial: bool = False) -> Any:
+    """Train for a few steps: the metrics, the weights and what lies in the run directory."""
+    torch.manual_seed(1)
+    adversary = None
+    if adversarial:
+        discriminator = discriminators.build({"name": "patchgan", "width": 4}, (1, 8, 8))
+        adversary = vk.Adversary(discriminator, adversarial_losses.build("bce"))
+    objective = vk.Objective({"kl": regularizers.build("kl")}, adversary)
+    checked = vk.registry.check_options(
+        vk.Trainer, {"epochs": 2, "log_every": 2, "accelerator": "cpu", **options}, "trainer"
+    )
+    fit = vk.Trainer(**checked).fit(small_vae(), objective, random_images(32), batch_size=8, out=out)
+    weights = [parameter.sum().item() for parameter in fit.model.parameters()]
+    files = sorted(str(file.relative_to(out)).split("tfevents")[0] for file in out.rglob("*") if file.is_file())
+    return fit.steps, fit.metrics, weights, files
+
+
+TRAINED: dict[str, Any] = {
+    "epochs": 3,
+    "max_steps": 2,
+    "optimizer": {"name": "sgd", "lr": 0.01},
+    "discriminator_optimizer": {"name": "sgd", "lr": 0.01},
+    "ema": 0.5,
+    "clip": 0.01,
+    "precision": "bf16",
+    "log_every": 1,
+    "sample_every": 0,
+    "tensorboard": True,
+    "seed": 1,
+}
+
+
+@pytest.mark.parametrize("option", TRAINED)
+def test_option_of_the_trainer_changes_a_run(option: str, tmp_path: Path) -> None:
+    runs = iter("abc")
+
+    def see(options: dict[str, Any]) -> Any:
+        return see_training(options, tmp_path / next(runs), adversarial=option == "discriminator_optimizer")
+
+    assert_moves(see, {}, option, TRAINED[option])
+
+
+# What the engine, and not a single CPU, does with an option: that it is handed on is what can be seen.
+LAUNCHED: dict[str, tuple[Any, str]] = {
+    "accelerator": ("cpu", "accelerator"),
+    "devices": (2, "devices"),
+    "nodes": (2, "num_nodes"),
+    "strategy": ("ddp", "strategy"),
+}
+
+
+@pytest.mark.parametrize("option", LAUNCHED)
+def test_option_of_the_trainer_reaches_the_engine(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value, keyword = LAUNCHED[option]
+    asked: list[dict[str, Any]] = []
+
+    def engine(**keywords: Any) -> Any:
+        asked.append(keywords)
+        return SimpleNamespace(launch=lambda: None)
+
+    monkeypatch.setattr(trainer_module, "Fabric", engine)
+    vk.Trainer().launch()
+    vk.Trainer(**{option: value}).launch()
+    assert asked[0][keyword] != asked[1][keyword] == value
+
+
+def test_compile_compiles_every_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    see_training({"max_steps": 1}, tmp_path / "a", adversarial=True)
+    assert not compiled
+    see_training({"max_steps": 1, "compile": True}, tmp_path / "b", adversarial=True)
+    assert compiled == ["SequentialEncoder", "SequentialDecoder", "PatchGAN"]
+
+
+def test_checkpoint_every(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from vaekit.training import checkpoint
+
+    saved: list[int] = []
+    save = checkpoint.save
+
+    def recorded(out: Path, name: str, state: dict[str, Any]) -> None:
+        if name == "last":
+            saved.append(state["step"])
+        save(out, name, state)
+
+    monkeypatch.setattr(checkpoint, "save", recorded)
+    see_training({}, tmp_path / "a")
+    assert saved == [3, 6]
+    saved.clear()
+    see_training({"checkpoint_every": 2}, tmp_path / "b")
+    assert saved == [2, 3, 4, 6]
+
+
+def test_every_option_of_the_trainer_has_a_case() -> None:
+    cases = {**TRAINED, **LAUNCHED, "compile": ..., "checkpoint_every": ...}
+    assert_complete("the trainer", options_of(vk.Trainer), cases)
+
+
+# ---- the data loader -------------------------------------------------------------------------------------------------
+
+LOADER: dict[str, Any] = {"batch_size": 4, "flip": True, "resident": False, "root": "elsewhere"}
+
+
+def test_every_option_of_the_loader_has_a_case() -> None:
+    assert_complete("the data section", dict.fromkeys(LOADER_OPTIONS), LOADER)
+    of_fit = {
+        key
+        for key, parameter in inspect.signature(vk.Trainer.fit).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    assert set(LOADER_OPTIONS) - {"root"} <= of_fit, "an option of the data section that Trainer.fit does not take"
+
+
+@pytest.mark.parametrize("option", ["batch_size", "flip"])
+def test_option_of_the_loader_changes_the_training(option: str) -> None:
+    def see(options: dict[str, Any]) -> Any:
+        trainer = vk.Trainer(max_steps=3, accelerator="cpu")
+        fit = trainer.fit(small_vae(), vk.Objective(), random_images(32), **{"batch_size": 8, **options})
+        return fit.metrics
+
+    assert_moves(see, {}, option, LOADER[option])
+
+
+def test_resident_decides_where_the_rows_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A split in a file is copied into memory, or read batch by batch.
+    noise = random_images(32)
+    data = Dataset("noise", Split(noise.train.samples, mapped=True), noise.valid)
+    made: list[Any] = []
+    batches = trainer_module.Batches
+    monkeypatch.setattr(trainer_module, "Batches", lambda *a, **k: made.append(batches(*a, **k)) or made[-1])
+    for resident in (True, False):
+        vk.Trainer(max_steps=1, accelerator="cpu").fit(
+            small_vae(), vk.Objective(), data, batch_size=8, resident=resident
+        )
+        rows = made[-2]._rows
+        assert (rows.data_ptr() == data.train.samples.data_ptr()) is not resident
+
+
+def test_root_is_where_data_are_looked_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.zeros((4, 8, 8), dtype=np.uint8))
+    recipe = read_recipe("vae")
+    found = vk.Run(resolve(recipe, {"data": {"root": str(tmp_path)}}, data="mine.npy"))
+    assert found.data.shape == (1, 8, 8)
+    with pytest.raises(vk.VaekitError, match=r"mine\.npy"):
+        vk.Run(resolve(recipe, {"data": {"root": str(tmp_path / "elsewhere")}}, data="mine.npy")).data  # noqa: B018
+
+
+def test_loader_options_of_a_recipe_reach_the_trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def fit(self: vk.Trainer, *parts: Any, **keywords: Any) -> None:
+        asked.update(keywords)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vk.Trainer, "fit", fit)
+    options = {key: value for key, value in LOADER.items() if key != "root"}
+    with pytest.raises(KeyboardInterrupt):
+        vk.Run(resolve(read_recipe("vae"), {"data": options}, data="digits"), tmp_path / "run").fit()
+    assert {key: asked[key] for key in options} == options
+    assert json.dumps(options)

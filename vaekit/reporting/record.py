@@ -1,0 +1,122 @@
+"""What a run directory holds, read with patience: any part may be missing, cut short or damaged."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaekit.errors import VaekitError
+
+__all__ = ["RunRecord", "read_record"]
+
+_EPOCH_PICTURE = re.compile(r"epoch-(\d+)-(.+)\.png")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its directory tells it.
+
+    Arguments:
+        out: The run directory.
+        config: The configuration; empty where it cannot be read.
+        config_text: The configuration as written.
+        environment: Versions, device, command, data protocol, notes and timings; empty where it cannot be read.
+        lines: The lines of metrics that can be read, each with `split` and `step`.
+        epoch_pictures: Kind of picture to (epoch, file), in order of epochs.
+        pictures: The other pictures.
+        problems: Sentences about what is missing or damaged.
+    """
+
+    out: Path
+    config: dict[str, Any]
+    config_text: str
+    environment: dict[str, Any]
+    lines: list[dict[str, Any]]
+    epoch_pictures: dict[str, list[tuple[int, Path]]]
+    pictures: list[Path]
+    problems: list[str]
+
+    @property
+    def label(self) -> str:
+        """What the loss is: `"negative ELBO"`, `"surrogate loss"`, or `"loss"` where that was not recorded."""
+        return str(self.environment.get("label") or "loss")
+
+    @property
+    def regularizers(self) -> dict[str, Any]:
+        """The regularizers by name."""
+        return mapping(self.config.get("regularizers"))
+
+    def of_split(self, split: str) -> list[dict[str, Any]]:
+        """Return the lines of one split."""
+        return [line for line in self.lines if line["split"] == split]
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping as it is, and anything else as an empty one."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def read_record(out: str | Path) -> RunRecord:
+    """Read a run directory.
+
+    Raises:
+        VaekitError: It is no run directory: neither config.yaml nor metrics.jsonl is there.
+    """
+    out = Path(out)
+    if not any((out / name).is_file() for name in ("config.yaml", "metrics.jsonl")):
+        raise VaekitError(f"{out} is not a run directory: it has neither config.yaml nor metrics.jsonl")
+    problems: list[str] = []
+    config_text = _text(out / "config.yaml", problems)
+    try:
+        config = yaml.safe_load(config_text)
+    except yaml.YAMLError:
+        problems.append("config.yaml is not readable YAML.")
+        config = {}
+    environment_text = _text(out / "environment.json", problems)
+    try:
+        environment = json.loads(environment_text or "{}")
+    except ValueError:
+        problems.append("environment.json is not readable JSON.")
+        environment = {}
+    lines = _lines(_text(out / "metrics.jsonl", problems), problems)
+    by_kind: dict[str, list[tuple[int, Path]]] = {}
+    others: list[Path] = []
+    for path in sorted((out / "samples").glob("*.png")):
+        if match := _EPOCH_PICTURE.fullmatch(path.name):
+            by_kind.setdefault(match[2], []).append((int(match[1]), path))
+        else:
+            others.append(path)
+    by_kind = {kind: sorted(pictures) for kind, pictures in by_kind.items()}
+    return RunRecord(out, mapping(config), config_text, mapping(environment), lines, by_kind, others, problems)
+
+
+def _text(path: Path, problems: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        problems.append(f"{path.name} is missing.")
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read ({error.strerror}).")
+    return ""
+
+
+def _lines(text: str, problems: list[str]) -> list[dict[str, Any]]:
+    lines, damaged = [], 0
+    for raw in filter(str.strip, text.splitlines()):
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("split"), str) and isinstance(line.get("step"), int):
+            lines.append(line)
+        else:
+            damaged += 1
+    if damaged:
+        problems.append(f"metrics.jsonl has {damaged} line{'s' * (damaged > 1)} that cannot be read, left out here.")
+    return lines
