@@ -1,7 +1,7 @@
 """Compose a VAE by hand, from modules, and train it.
 
-    python compose_by_hand.py
-    python compose_by_hand.py --data path/to/images --components 1 --epochs 50
+python compose_by_hand.py
+python compose_by_hand.py --data path/to/images --components 1 --epochs 50
 """
 
 import argparse
@@ -12,10 +12,12 @@ import torch
 import vaekit as vk
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--data", default="digits", help="a data set's name, a folder of images, an .npz or .npy file of images")
+parser.add_argument(
+    "--data", default="digits", help="a data set's name, a folder of images, an .npz or .npy file of images"
+)
 parser.add_argument("--components", type=int, default=4, help="components of the posterior mixture")
 parser.add_argument("--latent-dim", type=int, default=16)
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--out", default="by-hand", help="where pictures and checkpoints go")
 options = parser.parse_args()
 

@@ -1,7 +1,7 @@
 """Sample, interpolate and plot a latent space.
 
-    python latent_space.py                    # trains a small VAE on digits first
-    python latent_space.py runs/gamix-digits  # looks at a run that is there
+python latent_space.py                    # trains a small VAE on digits first
+python latent_space.py runs/gamix-digits  # looks at a run that is there
 """
 
 import argparse
@@ -13,7 +13,7 @@ import vaekit as vk
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("run", nargs="?", help="a run directory; none to train one")
-parser.add_argument("--epochs", type=int, default=20, help="for the run that is trained here")
+parser.add_argument("--epochs", type=int, default=40, help="for the run that is trained here")
 parser.add_argument("--out", type=Path, default=Path("latent-space"), help="where the pictures go")
 options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,10 @@ if options.objective == "elbo":
     svi, arguments = SVI(vae.model, vae.guide, optimizer, TraceMeanField_ELBO()), ()
 else:
     # The regularizers enter as a factor of the guide; `z` is masked, so that no KL is counted twice.
-    terms = {"population_kl": vk.regularizers.PopulationKL(variance="total"), "collapse": vk.regularizers.VarianceCollapse()}
+    terms = {
+        "population_kl": vk.regularizers.PopulationKL(variance="total"),
+        "collapse": vk.regularizers.VarianceCollapse(),
+    }
     svi, arguments = SVI(vae.model, vae.guide, optimizer, Trace_ELBO()), (vk.Objective(terms).regularization,)
 
 batches = vk.data.Batches(data.train, 64, data_range=vae.data_range, seed=0, drop_last=True)

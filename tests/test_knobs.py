@@ -508,3 +508,20 @@ def test_loader_options_of_a_recipe_reach_the_trainer(monkeypatch: pytest.Monkey
         vk.Run(resolve(read_recipe("vae"), {"data": options}, data="digits"), tmp_path / "run").fit()
     assert {key: asked[key] for key in options} == options
     assert json.dumps(options)
+
+
+# ---- these tests find what is wrong ----------------------------------------------------------------------------------
+
+
+def test_an_option_that_nothing_reads_is_found() -> None:
+    with pytest.raises(AssertionError, match="nothing reads 'dead'"):
+        assert_moves(lambda spec: spec["name"], {"name": "part"}, "dead", 2)
+
+
+def test_an_option_without_a_case_is_found() -> None:
+    with pytest.raises(AssertionError, match=r"no case for \['new'\] of posterior 'x': add another valid value"):
+        assert_complete("posterior 'x'", {"old": 1, "new": 2}, {"old": 3})
+    with pytest.raises(AssertionError, match=r"no cases for posterior 'x': add an entry"):
+        assert_complete("posterior 'x'", {}, None)
+    with pytest.raises(AssertionError, match=r"cases for \['gone'\], which posterior 'x' does not have"):
+        assert_complete("posterior 'x'", {}, {"gone": 1})

@@ -144,7 +144,7 @@ def test_full_report(tmp_path: Path) -> None:
         "gamix on digits",
         "The loss is a surrogate, reconstruction + population KL (variance total) + 0.1 × variance collapse",
         "patchgan, weight 100",
-        "validation at its lowest loss (epoch 4)",
+        "validation, lowest loss (epoch 4)",
         "population_kl of perfectly standard normal means",
         "vaekit run gamix --data digits",
         "packages.torch",
@@ -169,7 +169,7 @@ def test_full_report(tmp_path: Path) -> None:
 
 
 def test_report_is_the_same_when_made_again(tmp_path: Path) -> None:
-    out = make_run(tmp_path / "run")
+    out = make_run(tmp_path / "run", lines=[{"split": "train", "step": 1, "epoch": 0, "loss": 1.0}])
     assert write_report(out).read_bytes() == write_report(out).read_bytes()
 
 
@@ -243,7 +243,8 @@ def test_damaged_files_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [3, "text", None, [1, 2], {"name": [1]}])
 def test_nonsense_in_any_place_still_gives_a_page(tmp_path: Path, value: Any) -> None:
-    out = make_run(tmp_path, dict.fromkeys(CONFIG, value), dict.fromkeys(ENVIRONMENT, value), lines=metrics(1))
+    lines = [{"split": "train", "step": 1, "epoch": 0, "loss": 1.0}]
+    out = make_run(tmp_path, dict.fromkeys(CONFIG, value), dict.fromkeys(ENVIRONMENT, value), lines, epochs=(1,))
     with open(out / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"split": "valid", "step": 1, "epoch": value, "loss": value, "kl": value}) + "\n")
         file.write(json.dumps(value) + "\n")
@@ -400,6 +401,16 @@ def test_progress_on_a_terminal() -> None:
     assert "steps/s" in text
     assert "epoch 3/6  valid negative ELBO 78.00 nats  2.000 bits/dim" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1, "the cursor is shown again"
+
+
+def test_what_goes_to_a_file_stays_out_of_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    file = io.StringIO()
+    progress = Progress(Console(file=file, force_terminal=True))
+    progress.on_start(Plan(0, 5, 10, "negative ELBO", "cpu", {"vae": 1}, ()))
+    print("a result")
+    progress.on_finish()
+    assert capsys.readouterr().out == "a result\n"
+    assert "a result" not in file.getvalue()
 
 
 def test_progress_of_a_resumed_run_of_vectors() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
 import platform
@@ -28,7 +29,7 @@ from vaekit.registry import datasets
 from vaekit.reporting.images import save_grid
 from vaekit.training.interrupt import listen
 from vaekit.training.listeners import Listener
-from vaekit.training.trainer import Fit
+from vaekit.training.trainer import Fit, check_batch
 
 __all__ = ["Images", "Run", "recipe"]
 
@@ -110,6 +111,11 @@ class Run:
     def data(self) -> Dataset:
         """The data set, loaded when first asked for."""
         options = {key: value for key, value in self.config.data.items() if key not in (*LOADER_OPTIONS, "name")}
+        name = self.config.data["name"]
+        for key in options:
+            near = difflib.get_close_matches(key, LOADER_OPTIONS, n=1, cutoff=0.8)
+            if near and not (name in datasets.names() and key in datasets.options(name)):
+                raise VaekitError(f"unknown option 'data.{key}': did you mean '{near[0]}'?")
         return load(
             self.config.data["name"],
             self.config.data.get("root"),
@@ -156,8 +162,9 @@ class Run:
         loader = self._loader_options()
         trainer = build.trainer(self.config)
         self.config = self.config.model_copy(update={"data_shape": self.data.shape})
-        objective = build.objective(self.config, self.data.shape)
         model = build.model(self.config, self.data.shape)
+        objective = build.objective(self.config, self.data.shape)
+        check_batch(objective, loader["batch_size"], len(self.data.train))
         out = self._place(resume, leader)
         environment = self._environment(objective.label)
         if leader:
@@ -174,7 +181,7 @@ class Run:
 
     def _loader_options(self) -> dict[str, Any]:
         options = {key: value for key, value in self.config.data.items() if key in LOADER_OPTIONS and key != "root"}
-        batch_size = options.get("batch_size", 64)
+        batch_size = options.setdefault("batch_size", 64)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise VaekitError(f"data.batch_size must be a whole number of 1 or more, not {batch_size!r}")
         for key in ("flip", "resident"):

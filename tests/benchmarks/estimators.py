@@ -7,7 +7,7 @@ estimator gives the gradient of E_q f many times; the table has, for the logits 
 
 - the total variance of one estimate, as a multiple of the stratified one's at the same K decoder passes (the columns
   marked "1 pass" decode only once);
-- the bias in standard deviations of one stratified estimate, or 0 where it is within three standard errors of none.
+- the bias in standard deviations of one stratified estimate, where it is beyond three standard errors.
 
 The true gradient is the mean of many stratified estimates.
 """
@@ -59,8 +59,8 @@ def gumbel(passes: int) -> Estimate:
 
 def problem(dimensions: int, components: int, layout: str) -> tuple[Parameters, Callable[[Tensor], Tensor]]:
     """The parameters of q and the function f."""
-    spread = {"separated": 3.0 * SCALE, "overlapping": 2.0 * SCALE / math.sqrt(2 * dimensions), "identical": 0.0}[layout]
-    loc = spread * torch.randn(components, dimensions)
+    spreads = {"separated": 3.0 * SCALE, "overlapping": 2.0 * SCALE / math.sqrt(2 * dimensions), "identical": 0.0}
+    loc = spreads[layout] * torch.randn(components, dimensions)
     logits = 0.5 * torch.randn(components)
     inner, outer = torch.randn(dimensions, 32) / math.sqrt(dimensions), torch.randn(32, 16) / math.sqrt(32)
 
@@ -95,7 +95,9 @@ def compare(one: Summary, exact: Summary, unit: Summary) -> str:
     noise = one.variance.sum() / one.count + exact.variance.sum() / exact.count
     bias = (one.mean - exact.mean).square().sum()
     shown = 0.0 if bias < 3.0**2 * noise else ((bias - noise) / total).sqrt().item()
-    return f"{(one.variance.sum() / total).item():.3g} ({shown:.2g})"
+    ratio = (one.variance.sum() / total).item()
+    text = "0" if ratio < 1e-9 else f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}"
+    return text + (f" (bias {shown:.2g})" if shown else "")
 
 
 def main() -> None:

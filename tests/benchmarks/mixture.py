@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 import pyro
+import pytest
 import torch
 from pyro.distributions import MixtureOfDiagNormals
 from torch import Tensor
@@ -64,8 +65,16 @@ def least_times(candidates: dict[str, Step], rounds: int = 10, repeats: int = 40
     return best
 
 
+@pytest.mark.parametrize("name", ["pyro", "pathwise", "stratified", "score"])
+def test_draw_and_differentiate(name: str, benchmark: Callable[[Step], tuple[Tensor, ...]]) -> None:
+    gradients = benchmark(steps(128, 5, 32)[name])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def main() -> None:
-    print(f"torch {torch.__version__}, pyro {pyro.__version__}, {platform.machine()}, {torch.get_num_threads()} thread(s)")
+    print(
+        f"torch {torch.__version__}, pyro {pyro.__version__}, {platform.machine()}, {torch.get_num_threads()} thread(s)"
+    )
     print("Pyro's validation | B, K, D | Pyro µs (finite) | pathwise µs | ratio | stratified µs | score µs")
     for validation in (True, False):
         pyro.enable_validation(validation)

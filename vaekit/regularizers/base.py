@@ -22,6 +22,8 @@ class Regularizer(nn.Module):
 
     #: Whether adding this term with weight 1 to the reconstruction gives a bound on log p(x).
     bound: bool = False
+    #: The smallest batch, over all ranks, on which the term is defined.
+    least_batch: int = 1
 
     def __init__(self, *, weight: Scalar = 1.0) -> None:
         super().__init__()

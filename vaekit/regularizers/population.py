@@ -90,6 +90,8 @@ class PopulationKL(Regularizer):
         0.0
     """
 
+    least_batch = 2
+
     def __init__(
         self, *, weight: Scalar = 1.0, variance: Literal["means", "total"] = "means", eps: float = 1e-6
     ) -> None:
@@ -103,11 +105,8 @@ class PopulationKL(Regularizer):
 
     def forward(self, latents: Latents) -> Tensor:
         """Return the KL of the moment match, in nats."""
-        if latents.q.batch_shape[0] * world_size() < 2:
-            raise VaekitError(
-                "population_kl needs a batch of two or more samples: set data.batch_size to 2 or more, "
-                "or use the regularizer 'kl'"
-            )
+        if latents.q.batch_shape[0] * world_size() < self.least_batch:
+            raise VaekitError("population_kl is not defined for a single sample: give a batch of two or more")
         mean, variance = population_moments(latents.q, self.variance)
         return 0.5 * (mean.square() + variance - 1.0 - (variance + self.eps).log()).sum()
 
@@ -138,6 +137,8 @@ class AggregateKL(Regularizer):
     Arguments:
         weight: A number or a schedule.
     """
+
+    least_batch = 2
 
     def forward(self, latents: Latents) -> Tensor:
         """Return the estimate."""

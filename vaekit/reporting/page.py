@@ -43,11 +43,12 @@ figure img { display: block; width: 100%; height: auto; border: 1px solid var(--
 figcaption { margin-top: .35rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; } thead th { color: var(--quiet); font-size: .85rem; }
+th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; } thead th { color: var(--quiet); font-size: .88em; }
 th, td { overflow-wrap: break-word; } .number { text-align: right; } td.number { white-space: nowrap; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .8rem; overflow-x: auto;
-  font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: normal; }
+  font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap; }
+@media (max-width: 480px) { table { font-size: .82rem; } th, td { padding-right: .45rem; } }
 summary { cursor: pointer; color: var(--accent); padding: .4rem 0; }
 """
 
@@ -77,7 +78,7 @@ def notice(text: str) -> str:
 
 def figure(source: str, alt: str, caption: str = "", dark: str = "") -> str:
     """Return a figure of a data URI, with another one for dark pages where there is one."""
-    image = f'<img src="{source}" alt="{escape(alt)}" loading="lazy">'
+    image = f'<img src="{source}" alt="{escape(alt)}">'
     if dark:
         image = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">{image}</picture>'
     return f"<figure>{image}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
@@ -121,7 +122,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[
     for row in rows:
         others = "".join(f"<td{side}>{escape(cell)}</td>" for cell, side in zip(row[1:], right[1:], strict=True))
         lines.append(f'<tr><th scope="row">{escape(row[0])}</th>{others}</tr>')
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    inside = f"<thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll" tabindex="0"><table>{inside}</table></div>'
 
 
 def details(summary: str, body: str) -> str:

@@ -68,8 +68,14 @@ def latent_map(means: Tensor, labels: Tensor | None = None) -> bytes:
             rows = points[values == label]
             axes.scatter(*rows.T, color=colour, **style)
             x0, y0 = np.median(rows, 0)
-            box = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
-            axes.text(x0, y0, f"{label:g}", ha="center", va="center", fontweight="bold", color=colour, bbox=box)
+            box = {
+                "boxstyle": "circle,pad=0.25",
+                "facecolor": "white",
+                "edgecolor": colour,
+                "linewidth": 2,
+                "alpha": 0.9,
+            }
+            axes.text(x0, y0, f"{label:g}", ha="center", va="center", fontweight="bold", color="#24292f", bbox=box)
     else:
         drawn = axes.scatter(points[:, 0], points[:, 1], c=values, cmap=colormaps["viridis"], **style)
         figure.colorbar(drawn, ax=axes)

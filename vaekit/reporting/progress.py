@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from rich import progress as bars
 from rich.console import Console
@@ -61,6 +62,9 @@ class Progress(Listener):
             auto_refresh=False,
             expand=True,
             transient=True,
+            # What a user's code prints goes above the bar; what goes to a file stays in the file.
+            redirect_stdout=_is_terminal(sys.stdout),
+            redirect_stderr=_is_terminal(sys.stderr),
         )
         self._task = self._bar.add_task(
             self._epoch_of(plan.first_step), total=plan.steps, completed=plan.first_step, losses="", speed=""
@@ -160,6 +164,10 @@ def decode_progress(console: Console | None = None) -> Callable[[int, int, str],
         console.print(line, end="\n" if done >= total else "\r", no_wrap=True, overflow="crop")
 
     return report
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _plural(count: int, noun: str) -> str:

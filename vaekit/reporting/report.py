@@ -226,20 +226,24 @@ def _summary(record: RunRecord) -> Iterator[str]:
     if not valid:
         yield "<p>No validation was reached: these are training figures.</p>"
     columns = [(f"validation, last ({_when(valid[-1])})", valid[-1])] if valid else []
-    columns += [(f"validation at its lowest loss ({_when(best := _best(valid))})", best)] if valid else []
+    columns += [(f"validation, lowest loss ({_when(best := _best(valid))})", best)] if valid else []
     columns += [("training, last", train[-1])] if train else []
     terms = dict.fromkeys(term for _, line in columns for term in line if term not in ("split", "step", "epoch"))
     rows = [
         [
-            record.label if term == "loss" else title_of(term),
+            (record.label if term == "loss" else title_of(term)) + (" (nats)" if _in_nats(record, term) else ""),
             *(_value(line, term) for _, line in columns),
-            unit_of(term, record.regularizers),
         ]
         for term in terms
     ]
-    yield table(["term", *(name for name, _ in columns), "unit"], rows, numbers=range(1, len(columns) + 1))
+    yield table(["term", *(name for name, _ in columns)], rows, numbers=range(1, len(columns) + 1))
+    yield '<p class="quiet">Nats are per sample.</p>'
     if valid:
         yield '<p class="quiet">The weights at the lowest validation loss are in checkpoints/best.</p>'
+
+
+def _in_nats(record: RunRecord, term: str) -> bool:
+    return unit_of(term, record.regularizers).startswith("nats")
 
 
 def _best(valid: list[dict[str, Any]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from vaekit.training.interrupt import Interrupt, listen
 from vaekit.training.listeners import Listener, Plan, TensorBoard
 from vaekit.training.session import Session
 
-__all__ = ["Fit", "Trainer"]
+__all__ = ["Fit", "Trainer", "check_batch"]
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,14 @@ class Trainer:
 
         Raises:
             NotFiniteError: A term became NaN or infinite; the last good checkpoint is kept.
-            VaekitError: The batch does not fit the data or the devices, or the checkpoint cannot be used.
+            VaekitError: The batch does not fit the data or the devices, `out` holds another run, or the checkpoint
+                cannot be used.
         """
         if resume and out is None:
             raise VaekitError("resume needs the run directory: give out")
+        if out is not None and not resume and (Path(out) / "metrics.jsonl").exists():
+            raise VaekitError(f"{out} already holds a run: resume it, or give another directory")
+        check_batch(objective, batch_size, len(data.train))
         fabric = self.launch()
         world = fabric.world_size
         if batch_size % world:
@@ -227,6 +231,24 @@ class Trainer:
         loop = _Loop(self, session, train, valid, everyone if fabric.is_global_zero else [], data)
         with listen() as interrupt:
             return loop.run(interrupt)
+
+
+def check_batch(objective: Objective, batch_size: int, samples: int) -> None:
+    """Refuse a batch that the objective or the data cannot serve, before anything is launched or written.
+
+    Raises:
+        VaekitError: The batch is smaller than a term needs, or larger than the training split.
+    """
+    for name, term in objective.regularizers.items():
+        if batch_size < term.least_batch:
+            raise VaekitError(
+                f"the regularizer '{name}' needs a batch of two or more: set data.batch_size to {term.least_batch} or "
+                "more, or use the regularizer 'kl'"
+            )
+    if batch_size > samples:
+        raise VaekitError(
+            f"data.batch_size {batch_size:,} is larger than the training split of {samples:,} samples: make it smaller"
+        )
 
 
 class _Loop:
@@ -283,7 +305,7 @@ class _Loop:
             label=session.objective.label,
             device=_describe(session.fabric),
             parameters={n: sum(p.numel() for p in m.parameters() if p.requires_grad) for n, m in modules.items()},
-            notes=tuple(session.objective.notes(self.batch_size, model.latent_dim)),
+            notes=(*self.data.notes, *session.objective.notes(self.batch_size, model.latent_dim)),
         )
 
     def _epoch(self, epoch: int, start: int, interrupt: Interrupt) -> None:
