@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, Normal, constraints
 from vaekit.distributions.draws import Draws, draw
 from vaekit.distributions.mixture import GaussianMixture, as_mixture
 from vaekit.errors import VaekitError
-from vaekit.precision import at_least_float32
+from vaekit.precision import at_least_float32, without_autocast
 
 __all__ = ["kl_divergence", "kl_method", "mixture_kl_lower_bound", "mixture_kl_upper_bound"]
 
@@ -53,7 +53,7 @@ def kl_divergence(q: Distribution, p: Distribution, draws: Draws | None = None) 
         return kl
     z, weights = draw(q) if draws is None else draws
     z, weights = at_least_float32(z), at_least_float32(weights)
-    with torch.autocast(z.device.type, enabled=False):
+    with without_autocast(z.device):
         return (weights * (q.log_prob(z) - p.log_prob(z))).sum(0)
 
 

@@ -19,7 +19,7 @@ from vaekit.errors import VaekitError
 from vaekit.latents import Latents
 from vaekit.likelihoods.base import Likelihood
 from vaekit.posteriors.base import Posterior
-from vaekit.precision import at_least_float32
+from vaekit.precision import at_least_float32, without_autocast
 from vaekit.priors.base import Prior
 
 __all__ = ["VAE", "Output"]
@@ -134,22 +134,27 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Distribution:
         """Return q(z|x) for x (B, *X)."""
+        return self._encode(x)[0]
+
+    def _encode(self, x: Tensor) -> tuple[Distribution, Distribution]:
+        """Return q(z|x) and p(z)."""
         features = self.encoder(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.posterior(at_least_float32(features), self.prior())
+        with without_autocast(x.device):
+            p = self.prior()
+            return self.posterior(at_least_float32(features), p), p
 
     def decode(self, z: Tensor) -> Distribution:
         """Return p(x|z) for z (..., D): `batch_shape (...)`, `event_shape X`."""
         decoded = self.decoder(z.reshape(-1, z.shape[-1]))
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z.device):
             return self.likelihood(at_least_float32(decoded).reshape(*z.shape[:-1], *decoded.shape[1:]))
 
     def forward(self, x: Tensor, draws: int = 1) -> Output:
         """Return latents and likelihood for x (B, *X); the posterior decides how many draws `draws` becomes."""
-        q = self.encode(x)
-        with torch.autocast(x.device.type, enabled=False):
+        q, p = self._encode(x)
+        with without_autocast(x.device):
             z, weights = draw(q, draws)
-            latents = Latents(q, self.prior(), z, weights)
+            latents = Latents(q, p, z, weights)
         return Output(latents, self.decode(z))
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -194,7 +199,7 @@ class VAE(nn.Module):
             draws: As for `forward`; with a regularization only.
         """
         pyro.module("vae", self)
-        q = self.encode(x)
+        q, p = self._encode(x)
         if regularization is None:
             with pyro.plate("data", len(x)), poutine.scale(scale=1.0 / len(x)):
                 pyro.sample("z", q)
@@ -203,5 +208,5 @@ class VAE(nn.Module):
         pyro.sample("weights", dist.Delta(drawn.weights, event_dim=2).mask(False))
         with pyro.plate("draws", len(drawn.z), dim=-2), pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Delta(drawn.z, event_dim=1).mask(False))
-        latents = Latents(q, self.prior(), drawn.z, drawn.weights)
+        latents = Latents(q, p, drawn.z, drawn.weights)
         pyro.factor("regularization", regularization(latents), has_rsample=True)

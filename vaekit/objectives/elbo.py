@@ -12,6 +12,7 @@ from vaekit.errors import VaekitError
 from vaekit.latents import Latents
 from vaekit.models.vae import Output
 from vaekit.objectives.adversary import Adversary
+from vaekit.precision import without_autocast
 from vaekit.registry import objectives
 from vaekit.regularizers.base import Regularizer
 
@@ -106,7 +107,7 @@ class Objective(nn.Module):
     def _regularize(self, latents: Latents, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         total = latents.z.new_zeros(())
         terms: dict[str, Tensor] = {}
-        with torch.autocast(latents.z.device.type, enabled=False):
+        with without_autocast(latents.z.device):
             for name, regularizer in self.regularizers.items():
                 value = regularizer(latents)
                 total = total + regularizer.weight(step) * value
@@ -115,7 +116,7 @@ class Objective(nn.Module):
 
     def evaluate(self, output: Output, x: Tensor, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the reconstruction term, the regularization and all terms by name, without the adversary."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             reconstruction = -output.latents.expect(output.likelihood.log_prob(x)).mean()
         regularization, terms = self._regularize(output.latents, step)
         loss = reconstruction + regularization

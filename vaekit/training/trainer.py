@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -357,8 +357,9 @@ class _Loop:
             session.averaged.update(session.model, session.step)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        enabled = self.trainer.precision == "bf16"
-        return torch.autocast(self.session.fabric.device.type, torch.bfloat16, enabled=enabled)
+        if self.trainer.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.session.fabric.device.type, torch.bfloat16)
 
     # ---- looking -----------------------------------------------------------------------------------------------
 
