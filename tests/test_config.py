@@ -25,9 +25,11 @@ def test_precedence() -> None:
     assert resolve(recipe, data="mnist").data == {"name": "mnist", "batch_size": 5}
 
 
-def test_data_sets_own_options_do_not_travel_to_another_data_set() -> None:
-    config = resolve(read_recipe("gamix-author"), data="digits")
-    assert config.data == {"name": "digits", "batch_size": 10, "flip": True}
+def test_only_known_data_options_travel_to_another_data_set() -> None:
+    recipe = read_recipe("gamix-author")
+    config = resolve(recipe, data="digits")  # digits has no crop
+    assert config.data == {"name": "digits", "batch_size": 10, "flip": True, "image_size": 256, "antialias": False}
+    assert resolve(recipe, data="some/folder").data["crop"] is None
 
 
 def test_merge_rules() -> None:

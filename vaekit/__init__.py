@@ -23,11 +23,10 @@ _EXPORTS = {
     "Trainer": "vaekit.training.trainer",
     "VAE": "vaekit.models.vae",
     "VaekitError": "vaekit.errors",
-    "build": "vaekit.build",
     "recipe": "vaekit.run",
 }
 _PACKAGES = (
-    "backbones", "data", "discriminators", "distributions", "evaluation", "likelihoods", "models", "objectives",
+    "backbones", "build", "data", "discriminators", "distributions", "evaluation", "likelihoods", "models", "objectives",
     "posteriors", "priors", "registry", "regularizers", "reporting", "schedules", "testing", "training",
 )  # fmt: skip
 

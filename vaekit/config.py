@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vaekit.errors import VaekitError, suggest
+from vaekit.registry import datasets
 
 __all__ = ["LOADER_OPTIONS", "RunConfig", "apply_overrides", "merge", "read_recipe", "recipe_file", "recipe_names", "resolve"]
 
@@ -195,12 +196,20 @@ def resolve(
     names = [_as_part(layer["data"]).get("name") for layer in layers if isinstance(layer.get("data"), str | Mapping)]
     chosen = next((name for name in reversed(names) if name), base["data"].get("name", "digits"))
     if base["data"].get("name") != chosen:
-        # The batch and the like stay; the data set's own options belong to its name.
-        base["data"] = {key: value for key, value in base["data"].items() if key in LOADER_OPTIONS}
-    base["data"]["name"] = chosen
+        # What the other data set does not know stays behind.
+        known = {*LOADER_OPTIONS, *_data_options(str(chosen))}
+        base["data"] = {key: value for key, value in base["data"].items() if key in known}
+    base["data"] = {**base["data"], "name": chosen}
     for layer in (for_data.get(chosen, {}), *layers):
         base = merge(base, layer)
     return _typed(base)
+
+
+def _data_options(name: str) -> list[str]:
+    """Return the options of a data set by name or path."""
+    if name not in datasets.names():
+        name = "arrays" if Path(name).suffix in (".npy", ".npz") else "folder"
+    return list(datasets.options(name))
 
 
 def _typed(content: Mapping[str, Any]) -> RunConfig:

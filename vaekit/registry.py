@@ -19,6 +19,7 @@ import fnmatch
 import importlib
 import importlib.metadata
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -115,7 +116,7 @@ class Registry:
 
         def decorate(part: Part) -> Part:
             target = f"{part.__module__}:{part.__qualname__}"
-            taken = self._local.get(name) or self._builtin.get(name)
+            taken = self._local.get(name) or self._builtin.get(name) or self._foreign(name, part.__module__)
             if taken is not None and taken.target != target:
                 raise VaekitError(
                     f"{self.kind} '{name}' is registered twice, by {taken.target} and by {target}; rename one of them"
@@ -126,6 +127,12 @@ class Registry:
             return part
 
         return decorate
+
+    def _foreign(self, name: str, module: str) -> Info | None:
+        """Return the plug-in of that name, unless it is of the same package: it may name a re-export of the class."""
+        taken = self._plugins.get(name)
+        packages = (re.split(r"[.:]", place)[0] for place in (taken.target if taken else "", module))
+        return None if len(set(packages)) == 1 else taken
 
     @cached_property
     def _builtin(self) -> dict[str, Info]:

@@ -394,7 +394,7 @@ class Run:
 def recipe(
     name: str | Path,
     *,
-    data: str | Path | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     offline: bool = False,
     **overrides: Any,
@@ -403,7 +403,8 @@ def recipe(
 
     Arguments:
         name: A recipe's name, a YAML file, or a run directory.
-        data: The data set, by name or path; the recipe's own if not given.
+        data: The data set, by name or path, or a mapping with `name` and options such as `image_size` and
+            `batch_size`; the recipe's own if not given.
         out: The run directory.
         offline: Forbid downloads.
         overrides: Keys of the recipe; mappings are merged; `regularizers={"kl": None}` takes a regularizer away.
@@ -416,6 +417,8 @@ def recipe(
         >>> run.config.posterior
         {'name': 'gmm', 'components': 3}
     """
+    if isinstance(data, Mapping):
+        overrides, data = {**overrides, "data": dict(data)}, None
     return Run(resolve(read_recipe(name), overrides, data=data), out, offline=offline)
 
 

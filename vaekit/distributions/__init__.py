@@ -1,6 +1,6 @@
 """Distributions and divergences: pure probability, no networks."""
 
-from vaekit.distributions.draws import Draws, Weighted, draw
+from vaekit.distributions.draws import Draws, draw
 from vaekit.distributions.kl import kl_divergence, kl_method, mixture_kl_lower_bound, mixture_kl_upper_bound
 from vaekit.distributions.mixture import Estimator, GaussianMixture, as_mixture
 
@@ -8,7 +8,6 @@ __all__ = [
     "Draws",
     "Estimator",
     "GaussianMixture",
-    "Weighted",
     "as_mixture",
     "draw",
     "kl_divergence",

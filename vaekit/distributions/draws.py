@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "Weighted", "draw"]
+__all__ = ["Draws", "draw"]
 
 
 class Draws(NamedTuple):
@@ -17,22 +18,14 @@ class Draws(NamedTuple):
     weights: Tensor
 
 
-@runtime_checkable
-class Weighted(Protocol):
-    """A distribution that brings its own estimator."""
-
-    def draws(self, count: int) -> Draws:
-        """Return weighted draws, `count` of them or a multiple."""
-        ...
-
-
 def draw(q: torch.distributions.Distribution, count: int = 1) -> Draws:
     """Return weighted draws from a posterior, differentiable in its parameters.
 
     A distribution with a `draws` method (`GaussianMixture`) decides itself; any other gives `count` reparameterised
     draws of weight 1 / count.
     """
-    if isinstance(q, Weighted):
-        return q.draws(count)
+    own: Callable[[int], Draws] | None = getattr(q, "draws", None)
+    if own is not None:
+        return own(count)
     z = q.rsample((count,))
     return Draws(z, z.new_full(z.shape[:-1], 1.0 / count))

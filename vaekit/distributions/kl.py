@@ -46,7 +46,8 @@ def kl_divergence(q: Distribution, p: Distribution, draws: Draws | None = None) 
             f"the KL needs distributions over the same space, not over {tuple(q.event_shape)} and "
             f"{tuple(p.event_shape)}; give the posterior and the prior the same latent_dim"
         )
-    _check_supports(q, p)
+    if not (_is_gaussian(q) and _is_gaussian(p)):
+        _check_supports(q, p)
     q, p = _plain(q), _plain(p)
     kl = _closed_form(q, p)
     if kl is not None:
@@ -129,11 +130,14 @@ def _gaussian_kl(loc: Tensor, scale: Tensor, p_loc: Tensor, p_scale: Tensor) -> 
 def _plain(d: Distribution) -> Distribution:
     """Return a mixture of one component, or a half-precision Gaussian, as a diagonal Gaussian in float32 at least."""
     one = isinstance(d, GaussianMixture) and d.components == 1
-    gaussian = isinstance(d, Independent) and isinstance(d.base_dist, Normal) and len(d.event_shape) == 1
-    if not (one or gaussian):
+    if not one and not (_is_gaussian(d) and d.mean.dtype in (torch.bfloat16, torch.float16)):
         return d
     _, loc, scale = as_mixture(d)
     return Independent(Normal(loc.squeeze(-2), scale.squeeze(-2), validate_args=False), 1, validate_args=False)
+
+
+def _is_gaussian(d: Distribution) -> bool:
+    return isinstance(d, Independent) and isinstance(d.base_dist, Normal) and len(d.event_shape) == 1
 
 
 def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from vaekit.likelihoods.base import Likelihood
@@ -14,20 +15,20 @@ from vaekit.registry import likelihoods
 __all__ = ["Bernoulli"]
 
 
-class _GreyBernoulli(dist.Bernoulli):
-    """A Bernoulli whose `log_prob` also takes grey values in [0, 1], as the cross-entropy does."""
+class _Cross(torch.distributions.Independent, TorchDistributionMixin):
+    """Independent Bernoullis whose `log_prob` also takes grey values in [0, 1], as the cross-entropy does."""
 
-    support = torch.distributions.constraints.unit_interval
+    @property
+    def support(self) -> torch.distributions.constraints.Constraint:
+        """Values between 0 and 1."""
+        constraints = torch.distributions.constraints
+        return constraints.independent(constraints.unit_interval, self.reinterpreted_batch_ndims)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return `value * log sigmoid(l) + (1 - value) * log sigmoid(-l)`."""
-        return -torch.nn.functional.binary_cross_entropy_with_logits(
-            *torch.broadcast_tensors(self.logits, value), reduction="none"
-        )
-
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> _GreyBernoulli:
-        """Return the distribution with a larger batch shape."""
-        return _GreyBernoulli(logits=self.logits.expand(batch_shape), validate_args=False)
+        """Return the sum of `value * log sigmoid(l) + (1 - value) * log sigmoid(-l)`."""
+        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -entropy.flatten(-self.reinterpreted_batch_ndims).sum(-1)
 
 
 @likelihoods.register(
@@ -62,4 +63,5 @@ class Bernoulli(Likelihood):
 
     def forward(self, decoded: Tensor) -> torch.distributions.Distribution:
         """Return p(x|z) with `decoded` as the logits."""
-        return _GreyBernoulli(logits=decoded, validate_args=False).to_event(len(self.data_shape))
+        each = dist.Bernoulli(logits=decoded, validate_args=False)
+        return _Cross(each, len(self.data_shape), validate_args=False)

@@ -52,14 +52,16 @@ class GaussianMixture(Prior):
         if spread < 0.0 or scale <= 0.0:
             raise VaekitError(f"spread must be 0 or more and scale above 0, not {spread:g} and {scale:g}")
         self.components = components
-        self.logits = nn.Parameter(torch.zeros(components))
+        if components > 1:
+            self.logits = nn.Parameter(torch.zeros(components))
         self.loc = nn.Parameter(spread * torch.randn(components, latent_dim))
         self.log_scale = nn.Parameter(torch.full((components, latent_dim), math.log(scale)))
 
     def forward(self) -> torch.distributions.Distribution:
         """Return p(z) in float32 at least, `batch_shape ()`, `event_shape (D,)`."""
         log_scale = at_least_float32(self.log_scale)
-        return distributions.GaussianMixture(self.logits, self.loc, log_scale.exp(), validate_args=False)
+        logits = self.logits if self.components > 1 else log_scale.new_zeros(1)
+        return distributions.GaussianMixture(logits, self.loc, log_scale.exp(), validate_args=False)
 
     def extra_repr(self) -> str:
         """Show the number of components."""

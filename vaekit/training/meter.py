@@ -1,4 +1,4 @@
-"""Running means and the watch for non-finite terms, both kept on the device until they are read."""
+"""Running means and the watch for non-finite terms; nothing is read back from the device before `read`."""
 
 from __future__ import annotations
 
@@ -17,50 +17,59 @@ class NotFiniteError(VaekitError):
 
 
 class Meter:
-    """Means of named scalars over a window of steps, without reading one back from the device before `read`.
+    """Means of named scalars over a window of steps.
 
-    For every name it also keeps the first step at which the value was not finite. The scalars of one `add` travel as
-    one vector, so that a step costs a handful of small operations whatever the number of terms.
+    A step only keeps its scalars where they are; the window is stacked, summed and searched for values that are not
+    finite when it is read, so that the device is waited for once per window and a step costs next to nothing.
     """
 
     def __init__(self) -> None:
-        self._totals: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._bad: dict[str, Tensor] = {}
+        self._names: dict[str, list[str]] = {}
+        self._values: dict[str, list[Tensor]] = {}
+        self._steps: dict[str, list[int]] = {}
+        # What a window held before a resume: rows of values by phase.
+        self._earlier: dict[str, Tensor] = {}
 
-    def add(self, terms: dict[str, Tensor], step: int) -> None:
-        """Add one step's scalars; the same names are expected together every time."""
-        key = ",".join(terms)
-        values = torch.stack([value.detach().float() for value in terms.values()]).double()
-        if key not in self._totals:
-            self._totals[key], self._counts[key] = torch.zeros_like(values), 0
-        if key not in self._bad:
-            self._bad[key] = torch.full_like(values, torch.inf)
-        self._totals[key] += values
-        self._counts[key] += 1
-        # The first bad step of every name: values that are finite leave infinity behind.
-        self._bad[key] = self._bad[key].clamp_max(torch.where(values.isfinite(), torch.inf, float(step)))
+    def add(self, phase: str, terms: dict[str, Tensor], step: int) -> None:
+        """Keep one step's scalars of one phase; a phase gives the same names every time."""
+        self._names.setdefault(phase, list(terms))
+        self._values.setdefault(phase, []).extend(terms.values())
+        self._steps.setdefault(phase, []).append(step)
+
+    def _rows(self, phase: str) -> Tensor:
+        """Return the window of a phase, shape (steps, terms), in float64."""
+        values = self._values.get(phase, [])
+        rows = torch.stack([v.detach().float() for v in values]).double() if values else torch.empty(0)
+        rows = rows.reshape(-1, len(self._names[phase]))
+        return torch.cat([self._earlier[phase].to(rows.device), rows]) if phase in self._earlier else rows
 
     def check(self) -> None:
-        """Read the watch, on all ranks together.
+        """Look for values that are not finite, on all ranks together.
 
         Raises:
-            NotFiniteError: A term was not finite; names the earliest step and the first such term of that step.
+            NotFiniteError: There is one; names the earliest step and the first such term of that step.
         """
-        if not self._bad:
+        firsts: list[Tensor] = []
+        for phase in self._values:
+            steps = torch.tensor(self._steps[phase], dtype=torch.float64)
+            values = torch.stack([v.detach().float() for v in self._values[phase]])
+            bad = ~values.isfinite().reshape(len(steps), -1)
+            firsts.append(torch.where(bad, steps.to(bad.device)[:, None], torch.inf).amin(0))
+        if not firsts:
             return
-        steps = torch.cat(list(self._bad.values()))
+        earliest_by_term = torch.cat(firsts)
         if world_size() > 1:
-            torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MIN)
-        bad = list(zip(_names(self._bad), steps.tolist(), strict=True))
-        earliest = min(step for _, step in bad)
-        if earliest == torch.inf:
+            torch.distributed.all_reduce(earliest_by_term, torch.distributed.ReduceOp.MIN)
+        names = [name for phase in self._values for name in self._names[phase]]
+        found = earliest_by_term.tolist()
+        step = min(found)
+        if step == torch.inf:
             return
-        names = [name for name, step in bad if step == earliest]
+        culprits = [name for name, first in zip(names, found, strict=True) if first == step]
         # The sum is not finite because one of its terms is: name the term.
-        culprit = next((name for name in names if name != "loss"), names[0])
+        culprit = next((name for name in culprits if name != "loss"), culprits[0])
         raise NotFiniteError(
-            f"the term '{culprit}' became NaN or infinite at step {earliest:.0f}: the last good checkpoint is kept; "
+            f"the term '{culprit}' became NaN or infinite at step {step:.0f}: the last good checkpoint is kept; "
             "lower trainer.optimizer.lr or set trainer.clip, then start again or resume"
         )
 
@@ -71,25 +80,21 @@ class Meter:
             NotFiniteError: A term was not finite.
         """
         self.check()
-        if not self._totals:
+        if not self._names:
             return {}
-        means = torch.cat([total / self._counts[key] for key, total in self._totals.items()])
+        means = torch.cat([self._rows(phase).mean(0) for phase in self._names])
         if world_size() > 1:
             torch.distributed.all_reduce(means)
             means = means / world_size()
-        values = dict(zip(_names(self._totals), means.tolist(), strict=True))
-        self._totals, self._counts = {}, {}
-        return values
+        names = [name for phase in self._names.values() for name in phase]
+        self._names, self._values, self._steps, self._earlier = {}, {}, {}, {}
+        return dict(zip(names, means.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, dict]:
         """Return the window so far."""
-        return {"totals": dict(self._totals), "counts": dict(self._counts)}
+        return {"names": dict(self._names), "rows": {phase: self._rows(phase) for phase in self._names}}
 
-    def load_state_dict(self, state: dict[str, dict], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, dict]) -> None:
         """Continue a window."""
-        self._totals = {key: total.to(device) for key, total in state["totals"].items()}
-        self._counts, self._bad = dict(state["counts"]), {}
-
-
-def _names(vectors: dict[str, Tensor]) -> list[str]:
-    return [name for key in vectors for name in key.split(",")]
+        self.__init__()  # type: ignore[misc]
+        self._names, self._earlier = dict(state["names"]), dict(state["rows"])

@@ -156,6 +156,6 @@ class Session:
                 "trained with"
             ) from error
         self.step, self.best = state["step"], state["best"]
-        self.meter.load_state_dict(state["meter"], self.fabric.device)
+        self.meter.load_state_dict(state["meter"])
         self._rewind_metrics(state["metrics_bytes"])
         checkpoint.restore_rng(state["rng"], self.fabric.global_rank, self.fabric.device)

@@ -351,7 +351,7 @@ class _Loop:
                 norm = torch.nn.utils.clip_grad_norm_(optimizer.parameters, self.trainer.clip)
                 terms = {**terms, f"{phase.name}_gradient_norm": norm}
             optimizer.inner.step()
-            session.meter.add(terms, session.step)
+            session.meter.add(phase.name, terms, session.step)
         session.step += 1
         if session.averaged is not None:
             session.averaged.update(session.model, session.step)
