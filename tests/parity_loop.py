@@ -31,7 +31,7 @@ class Batches64(Batches):
     """Batches in float64: batch norms of tiny networks amplify float32 rounding to visible differences."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[torch.Tensor]:
-        return (x.double() for x in super(Batches64, self).epoch(epoch, start))
+        return (x.double() for x in super().epoch(epoch, start))
 
 
 def parts() -> tuple:
@@ -87,8 +87,11 @@ def plain(world: int, rank: int) -> torch.nn.Module:
             for p in discriminator.parameters():
                 p.requires_grad_(False)
             logits = discriminator(fake)
-            loss = rec + population + 0.1 * collapse + 100 * F.binary_cross_entropy_with_logits(
-                logits, torch.ones_like(logits)
+            loss = (
+                rec
+                + population
+                + 0.1 * collapse
+                + 100 * F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
             )
             g.zero_grad()
             loss.backward()

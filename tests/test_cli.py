@@ -161,7 +161,16 @@ def test_usage_errors_are_exit_code_2(capsys: pytest.CaptureFixture) -> None:
 def test_list_and_show(capsys: pytest.CaptureFixture) -> None:
     assert call("list") == 0
     everything = capsys.readouterr().out
-    for name in (*recipe_names(), "gmm", "standard_normal", "patchgan", "resnetv2", "population_kl", "celeba", "cosine"):
+    for name in (
+        *recipe_names(),
+        "gmm",
+        "standard_normal",
+        "patchgan",
+        "resnetv2",
+        "population_kl",
+        "celeba",
+        "cosine",
+    ):
         assert name in everything
     assert call("list", "posteriors", "ga*") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["posteriors", "gaussian"]
@@ -191,6 +200,8 @@ def test_celeba_from_the_command_line(tmp_path: Path, real_data: Path, capsys: p
     out = tmp_path / "faces"
     small = ["--set", "backbone.width=8", "--set", "adversary.discriminator.width=8", "--set", "posterior.components=2"]
     steps = ["--set", "trainer.max_steps=5", "--set", "data.batch_size=8", "--set", "data.limit=64"]
-    assert call("run", "gamix", "--data", "celeba", "--data-root", str(real_data), *small, *steps, "--out", str(out)) == 0
+    assert (
+        call("run", "gamix", "--data", "celeba", "--data-root", str(real_data), *small, *steps, "--out", str(out)) == 0
+    )
     assert "6,000 of 202,599 images found" in capsys.readouterr().err
     assert yaml.safe_load((out / "config.yaml").read_text())["data_shape"] == [3, 64, 64]

@@ -30,7 +30,13 @@ def value_and_gradients(loc: torch.Tensor, scale: torch.Tensor, variance: str) -
     value = PopulationKL(variance=variance)(record)
     value.backward()
     mean, spread = population_moments(q, variance)
-    return value.detach(), mean.detach(), spread.detach(), loc.grad, scale.grad if scale.grad is not None else loc.grad * 0
+    return (
+        value.detach(),
+        mean.detach(),
+        spread.detach(),
+        loc.grad,
+        scale.grad if scale.grad is not None else loc.grad * 0,
+    )
 
 
 def work(rank: int, world: int, port: int, folder: str) -> None:

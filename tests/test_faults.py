@@ -1,4 +1,4 @@
-"""SIGKILL at any step, SIGTERM and Ctrl-C leave a run that resumes exactly; disk and checkpoint faults are sentences."""
+"""SIGKILL, SIGTERM and Ctrl-C leave a run that resumes exactly; disk and checkpoint faults are sentences."""
 
 from __future__ import annotations
 

@@ -39,9 +39,7 @@ class Recorder(pyro.optim.PyroOptim):
         self.gradients = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
 
 
-def svi_side(
-    model: vk.VAE, elbo: Any, x: torch.Tensor, *arguments: Any
-) -> tuple[float, dict[str, torch.Tensor]]:
+def svi_side(model: vk.VAE, elbo: Any, x: torch.Tensor, *arguments: Any) -> tuple[float, dict[str, torch.Tensor]]:
     model.zero_grad()
     torch.manual_seed(3)
     recorder = Recorder(model)

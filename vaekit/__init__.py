@@ -26,8 +26,8 @@ _EXPORTS = {
     "recipe": "vaekit.run",
 }
 _PACKAGES = (
-    "backbones", "build", "data", "discriminators", "distributions", "evaluation", "likelihoods", "models", "objectives",
-    "posteriors", "priors", "registry", "regularizers", "reporting", "schedules", "testing", "training",
+    "backbones", "build", "data", "discriminators", "distributions", "evaluation", "likelihoods", "models",
+    "objectives", "posteriors", "priors", "registry", "regularizers", "reporting", "schedules", "testing", "training",
 )  # fmt: skip
 
 __all__ = [*sorted(_EXPORTS), *_PACKAGES]

@@ -13,7 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vaekit.errors import VaekitError, suggest
 from vaekit.registry import datasets
 
-__all__ = ["LOADER_OPTIONS", "RunConfig", "apply_overrides", "merge", "read_recipe", "recipe_file", "recipe_names", "resolve"]
+__all__ = [
+    "LOADER_OPTIONS",
+    "RunConfig",
+    "apply_overrides",
+    "merge",
+    "read_recipe",
+    "recipe_file",
+    "recipe_names",
+    "resolve",
+]
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -87,7 +96,9 @@ def recipe_file(name_or_file: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise VaekitError(f"there is no recipe file {path}: give a file that exists or one of {', '.join(recipe_names())}")
+        raise VaekitError(
+            f"there is no recipe file {path}: give a file that exists or one of {', '.join(recipe_names())}"
+        )
     raise VaekitError(f"unknown recipe '{path}': {suggest(str(path), recipe_names())}")
 
 
@@ -227,6 +238,8 @@ def _typed(content: Mapping[str, Any]) -> RunConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
-            raise VaekitError(f"the configuration has no '{where}': add it to the recipe or --set {where}=...") from error
+            raise VaekitError(
+                f"the configuration has no '{where}': add it to the recipe or --set {where}=..."
+            ) from error
         message = first["msg"][0].lower() + first["msg"][1:]
         raise VaekitError(f"{where} = {first['input']!r} is not valid: {message}") from error

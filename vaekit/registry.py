@@ -311,7 +311,9 @@ def check_spec(registry: Registry, spec: str | Mapping[str, Any], where: str) ->
     given = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
     name = given.pop("name", None)
     if not isinstance(name, str):
-        raise VaekitError(f"{where} must be a {registry.kind}'s name or a mapping with 'name': {suggest('', registry.names())}")
+        raise VaekitError(
+            f"{where} must be a {registry.kind}'s name or a mapping with 'name': {suggest('', registry.names())}"
+        )
     return {"name": name, **registry.check(name, given, where)}
 
 

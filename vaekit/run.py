@@ -334,7 +334,8 @@ class Run:
             VaekitError: Fewer than two steps.
         """
         model = self._ready()
-        walks = interpolate(model, *(x.to(model.last_layer.device) for x in (first, second)), steps)
+        device = model.last_layer.device
+        walks = interpolate(model, first.to(device), second.to(device), steps)
         return Images(walks.transpose(0, 1).flatten(0, 1), model.data_range)
 
     def read(self, files: Sequence[str | Path], crop: int | None = None) -> Tensor:

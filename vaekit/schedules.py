@@ -113,7 +113,8 @@ def cosine(*, start: float = 1.0, end: float = 0.0, steps: int, delay: int = 0) 
 def cyclic(*, start: float = 0.0, end: float = 1.0, period: int, ramp: float = 0.5) -> Schedule:
     """Return a ramp from `start` to `end` over the share `ramp` of each `period`, then `end` until the next period.
 
-    Source: Fu et al., Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing, 2019, arXiv 1903.10145.
+    Source: Fu et al., Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing, 2019,
+    arXiv 1903.10145.
 
     Arguments:
         start: The value at which each period begins.

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import built, random_images  # noqa: E402
 
 from vaekit.config import read_recipe, resolve  # noqa: E402
-from vaekit.data import Batches, Dataset  # noqa: E402
+from vaekit.data import Dataset  # noqa: E402
 from vaekit.training.trainer import Trainer  # noqa: E402
 
 ROUNDS = 7
@@ -87,7 +87,9 @@ def main() -> None:
     print("| networks | bare loop | vaekit | ratio |\n|---|---|---|---|")
     compare("mlp 512-256, 1x28x28, batch 128", {}, (1, 28, 28), 128, 200)
     compare("conv width 32, 1x28x28, batch 64", {"backbone": {"name": "conv"}}, (1, 28, 28), 64, 30)
-    compare("resnetv2 width 32, 3x32x32, batch 32", {"backbone": {"name": "resnetv2", "width": 32}}, (3, 32, 32), 32, 12)
+    compare(
+        "resnetv2 width 32, 3x32x32, batch 32", {"backbone": {"name": "resnetv2", "width": 32}}, (3, 32, 32), 32, 12
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Backbones: builders of encoder and decoder networks for any data shape.
 
-The classes are imported when first asked for: `vaekit.backbones.<ClassName>` (`dir(vaekit.backbones)` lists them).
+`vaekit.backbones.<ClassName>` imports a class when it is first asked for; `dir(vaekit.backbones)` lists them.
 """
 
 from typing import Any

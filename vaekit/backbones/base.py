@@ -47,5 +47,3 @@ class Backbone:
     def decoder(self, latent_dim: int, decoded_shape: tuple[int, ...]) -> Decoder:
         """Return a new decoder from `latent_dim` to `decoded_shape` (a likelihood's `parameters_shape`)."""
         raise NotImplementedError
-
-

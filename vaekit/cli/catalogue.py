@@ -36,7 +36,9 @@ def list_(
             typer.echo(f"  {name:<{width}}  {about}".rstrip())
 
 
-def show(what: Annotated[str, typer.Argument(metavar="RECIPE|KIND/NAME", help="A recipe, or for instance posteriors/gmm.")]) -> None:
+def show(
+    what: Annotated[str, typer.Argument(metavar="RECIPE|KIND/NAME", help="A recipe, or for instance posteriors/gmm.")],
+) -> None:
     """Show a recipe's file, or a part's options and source."""
     import inspect
 

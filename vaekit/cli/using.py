@@ -59,7 +59,9 @@ def reconstruct(
 
 def interpolate(
     run: RunArgument,
-    images: Annotated[list[Path] | None, typer.Argument(help="Two image files; none for pairs of validation images.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Two image files; none for pairs of validation images.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Pictures in a row.")] = 6,
     crop: Crop = None,
     pairs: Annotated[int, typer.Option(help="Rows, when no files are given.")] = 4,
@@ -77,10 +79,16 @@ def interpolate(
 
 
 def data_check(
-    data: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A data set's name, a folder, an .npz or .npy file.")],
+    data: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="A data set's name, a folder, an .npz or .npy file.")
+    ],
     data_root: Annotated[Path | None, typer.Option(help="Where named data sets lie.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the data set.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write a grid of samples and the mean image (.png).")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the data set.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write a grid of samples and the mean image (.png).")
+    ] = None,
 ) -> None:
     """Load a data set, say what is in it and what is wrong with it."""
     import torch

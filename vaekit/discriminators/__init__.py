@@ -1,6 +1,6 @@
 """Discriminators and adversarial losses.
 
-The classes are imported when first asked for: `vaekit.discriminators.<ClassName>` (`dir(vaekit.discriminators)` lists them).
+`vaekit.discriminators.<ClassName>` imports a class when it is first asked for; `dir(vaekit.discriminators)` lists them.
 """
 
 from typing import Any

@@ -54,9 +54,7 @@ class Aggregate:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Aggregate:
         """Return what `tensors` gave."""
-        return cls(
-            tensors["mean"], tensors["variance_of_means"], tensors["mean_variance"], int(tensors["count"])
-        )
+        return cls(tensors["mean"], tensors["variance_of_means"], tensors["mean_variance"], int(tensors["count"]))
 
 
 @torch.no_grad()

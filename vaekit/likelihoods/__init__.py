@@ -1,6 +1,6 @@
 """Likelihoods p(x|z): modules that turn a decoder's output into a distribution over the data.
 
-The classes are imported when first asked for: `vaekit.likelihoods.<ClassName>` (`dir(vaekit.likelihoods)` lists them).
+`vaekit.likelihoods.<ClassName>` imports a class when it is first asked for; `dir(vaekit.likelihoods)` lists them.
 """
 
 from typing import Any

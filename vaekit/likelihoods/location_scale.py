@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -19,7 +20,7 @@ __all__ = ["Gaussian", "Laplace"]
 class _LocationScale(Likelihood):
     """A family with independent dimensions: location from the decoder, one scale, fixed or learned."""
 
-    family: ClassVar[type[torch.distributions.Distribution]]
+    family: ClassVar[Callable[..., dist.TorchDistribution]]
 
     def __init__(self, data_shape: tuple[int, ...], scale: float, learned: bool) -> None:
         super().__init__(data_shape)
@@ -39,7 +40,7 @@ class _LocationScale(Likelihood):
     def forward(self, decoded: Tensor) -> torch.distributions.Distribution:
         """Return p(x|z) with `decoded` as the location."""
         p = self.family(decoded, self.log_scale.exp(), validate_args=False)
-        return p.to_event(len(self.data_shape))  # type: ignore[attr-defined]
+        return p.to_event(len(self.data_shape))
 
 
 @likelihoods.register(

@@ -186,7 +186,7 @@ class VAE(nn.Module):
         # Both values are the guide's: replayed, not drawn.
         weights = pyro.sample("weights", dist.Delta(uniform, event_dim=2).mask(False))
         with pyro.plate("draws", shape[0], dim=-2), pyro.plate("data", shape[1], dim=-1):
-            z = pyro.sample("z", self.prior().expand(shape).mask(False))  # type: ignore[attr-defined]
+            z = pyro.sample("z", self.prior().expand(shape).mask(False))
             with poutine.scale(scale=weights / len(x)):
                 pyro.sample("x", self.decode(z), obs=x.expand(*shape, *x.shape[1:]))
 

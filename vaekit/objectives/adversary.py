@@ -18,11 +18,12 @@ class Adversary(nn.Module):
     r"""A discriminator D that tells data from reconstructions, and the pull it exerts on the VAE.
 
     $$\mathcal L_G=w(t)\,a\;\ell_G(D(\hat x)),\qquad
-    \mathcal L_D=w(t)\,[\ell_{\text{real}}(D(x))+\ell_{\text{fake}}(D(\hat x))]+\tfrac\gamma2\,\mathbb E\|\nabla_xD(x)\|^2.$$
+    \mathcal L_D=w(t)\,[\ell_{\text{real}}(D(x))+\ell_{\text{fake}}(D(\hat x))]
+    +\tfrac\gamma2\,\mathbb E\|\nabla_xD(x)\|^2.$$
 
-    With `adaptive`, $a=\|\nabla_L\mathcal L_{\text{rec}}\|/(\|\nabla_L\ell_G\|+10^{-4})$, at most $10^4$, where L is the
-    decoder's last layer: the adversary then pulls as strongly as the reconstruction, and `weight` is a fraction of
-    that; else $a=1$. The discriminator's own loss carries the weight only without `adaptive` (with Adam its scale
+    With `adaptive`, $a=\|\nabla_L\mathcal L_{\text{rec}}\|/(\|\nabla_L\ell_G\|+10^{-4})$, at most $10^4$, where L
+    is the decoder's last layer: the adversary then pulls as strongly as the reconstruction, and `weight` is a fraction
+    of that; else $a=1$. The discriminator's own loss carries the weight only without `adaptive` (with Adam its scale
     hardly matters).
 
     The VAE's update uses the reconstructions of the same forward pass as the discriminator's, which sees them detached.
@@ -31,7 +32,8 @@ class Adversary(nn.Module):
         How to train your VAE, Rivera, 2024, arXiv 2309.13160 (weight 100, no warm-up).
         Taming Transformers for High-Resolution Image Synthesis, Esser, Rombach and Ommer, 2020, arXiv 2012.09841
         (adaptive weight, delayed start).
-        Which Training Methods for GANs do actually Converge?, Mescheder, Geiger and Nowozin, 2018, arXiv 1801.04406 (R1).
+        Which Training Methods for GANs do actually Converge?, Mescheder, Geiger and Nowozin, 2018, arXiv 1801.04406
+        (the gradient penalty on real samples, R1).
 
     Arguments:
         discriminator: Samples to logits.
@@ -87,14 +89,15 @@ class Adversary(nn.Module):
         term = _mean(self.loss.generator(logits), weights)
         self.discriminator.requires_grad_(True)
         terms = {"generator": term.detach()}
-        factor: Tensor | float = 1.0
+        pull = self.weight(step) * term
         if self.adaptive:
             of_reconstruction, of_term = (
                 torch.autograd.grad(value, last_layer, retain_graph=True)[0].norm() for value in (reconstruction, term)
             )
             factor = (of_reconstruction / (of_term + 1e-4)).clamp(max=1e4).detach()
             terms["adaptive_weight"] = factor
-        return self.weight(step) * factor * term, terms
+            pull = factor * pull
+        return pull, terms
 
     def discriminator_loss(
         self, discriminator: nn.Module, real: Tensor, fakes: Tensor, weights: Tensor, step: int

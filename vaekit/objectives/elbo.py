@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from vaekit.errors import VaekitError
 from vaekit.latents import Latents
-from vaekit.models.vae import Output
+from vaekit.models.vae import VAE, Output
 from vaekit.objectives.adversary import Adversary
 from vaekit.precision import without_autocast
 from vaekit.registry import objectives
@@ -82,16 +81,20 @@ class Objective(nn.Module):
         self.draws = draws
 
     @property
+    def terms(self) -> dict[str, Regularizer]:
+        """The regularizers by name."""
+        return dict(self.regularizers.items())  # type: ignore[arg-type]
+
+    @property
     def label(self) -> str:
         """`"negative ELBO"` where the loss is exactly that, else `"surrogate loss"`."""
-        terms = list(self.regularizers.values())
+        terms = list(self.terms.values())
         exact = len(terms) == 1 and terms[0].bound and repr(terms[0].weight) == "1" and not self.adversary
         return "negative ELBO" if exact and not getattr(terms[0], "free_bits", 0.0) else "surrogate loss"
 
     def notes(self, batch_size: int, latent_dim: int) -> list[str]:
         """Return what a reader of this objective's figures should know."""
-        terms = self.regularizers.values()
-        return [note for term in terms for note in term.notes(batch_size, latent_dim)]  # type: ignore[union-attr]
+        return [note for term in self.terms.values() for note in term.notes(batch_size, latent_dim)]
 
     def modules_by_phase(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return whose parameters each phase updates."""
@@ -108,7 +111,7 @@ class Objective(nn.Module):
         total = latents.z.new_zeros(())
         terms: dict[str, Tensor] = {}
         with without_autocast(latents.z.device):
-            for name, regularizer in self.regularizers.items():
+            for name, regularizer in self.terms.items():
                 value = regularizer(latents)
                 total = total + regularizer.weight(step) * value
                 terms[name] = value.detach()
@@ -120,9 +123,13 @@ class Objective(nn.Module):
             reconstruction = -output.latents.expect(output.likelihood.log_prob(x)).mean()
         regularization, terms = self._regularize(output.latents, step)
         loss = reconstruction + regularization
-        return reconstruction, regularization, {"loss": loss.detach(), "reconstruction": reconstruction.detach(), **terms}
+        return (
+            reconstruction,
+            regularization,
+            {"loss": loss.detach(), "reconstruction": reconstruction.detach(), **terms},
+        )
 
-    def phases(self, model: nn.Module, x: Tensor, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
+    def phases(self, model: VAE, x: Tensor, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
         """Yield the updates of one step, in order; each loss is computed after the update before it.
 
         Arguments:
@@ -139,7 +146,7 @@ class Objective(nn.Module):
             return
         fakes, weights = output.images, output.latents.weights
         adversarial, adversarial_terms = self.adversary.generator_loss(
-            fakes, weights, reconstruction, model.last_layer, step  # type: ignore[arg-type]
+            fakes, weights, reconstruction, model.last_layer, step
         )
         yield Phase("vae", loss + adversarial, terms | adversarial_terms)
         yield Phase(

@@ -1,6 +1,6 @@
 """Posteriors q(z|x): modules that turn an encoder's features into a distribution.
 
-The classes are imported when first asked for: `vaekit.posteriors.<ClassName>` (`dir(vaekit.posteriors)` lists them).
+`vaekit.posteriors.<ClassName>` imports a class when it is first asked for; `dir(vaekit.posteriors)` lists them.
 """
 
 from typing import Any

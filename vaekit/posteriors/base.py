@@ -30,8 +30,6 @@ class Posterior(nn.Module):
         self.features = features
         self.latent_dim = latent_dim
 
-    def forward(
-        self, features: Tensor, prior: torch.distributions.Distribution
-    ) -> torch.distributions.Distribution:
+    def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x) for features of shape (B, F); the prior is there for posteriors that are relative to it."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
 """Priors p(z): modules, with or without parameters, that return a distribution.
 
-The classes are imported when first asked for: `vaekit.priors.<ClassName>` (`dir(vaekit.priors)` lists them).
+`vaekit.priors.<ClassName>` imports a class when it is first asked for; `dir(vaekit.priors)` lists them.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Regularizers: named terms of an objective that see the latent side of the model.
 
-The classes are imported when first asked for: `vaekit.regularizers.<ClassName>` (`dir(vaekit.regularizers)` lists them).
+`vaekit.regularizers.<ClassName>` imports a class when it is first asked for; `dir(vaekit.regularizers)` lists them.
 """
 
 from typing import Any

@@ -67,14 +67,14 @@ class TensorBoard(Listener):
             raise VaekitError(
                 'trainer.tensorboard needs TensorBoard: pip install "vaekit[tensorboard]", or leave it off'
             ) from error
-        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder))
 
     def on_metrics(self, line: dict[str, Any]) -> None:
         """Write the line's numbers as `<split>/<term>`."""
         for name, value in line.items():
             if isinstance(value, float):
-                self.writer.add_scalar(f"{line['split']}/{name}", value, line["step"])  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
 
     def on_finish(self) -> None:
         """Close the event file."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +15,7 @@ from torch import nn
 
 from vaekit.errors import VaekitError
 from vaekit.files import atomic, storage_errors
+from vaekit.models.vae import VAE
 from vaekit.objectives.elbo import Objective
 from vaekit.registry import optimizers
 from vaekit.training import checkpoint
@@ -41,7 +42,7 @@ class Session:
     def __init__(
         self,
         fabric: Fabric,
-        model: nn.Module,
+        model: VAE,
         objective: Objective,
         optimizer_specs: Mapping[str, Any],
         ema: float | None,
@@ -73,9 +74,9 @@ class Session:
         self._metrics_bytes = 0
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> VAE:
         """The model that is evaluated and kept: the averaged one where there is one."""
-        return self.averaged.module if self.averaged is not None else self.model
+        return cast(VAE, self.averaged.module) if self.averaged is not None else self.model
 
     # ---- metrics.jsonl -----------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class Session:
         path = self.out / "metrics.jsonl"
         content = path.read_bytes() if path.is_file() else b""
         if len(content) < length:
-            raise VaekitError(f"{path} is shorter than at the checkpoint: restore it, or start again with another --out")
+            raise VaekitError(f"{path} is shorter than at the checkpoint: restore it, or start again elsewhere")
         self.metrics = [json.loads(line) for line in content[:length].splitlines()]
         self._metrics_bytes = length
         if self.fabric.is_global_zero and len(content) > length:

@@ -239,7 +239,7 @@ def check_batch(objective: Objective, batch_size: int, samples: int) -> None:
     Raises:
         VaekitError: The batch is smaller than a term needs, or larger than the training split.
     """
-    for name, term in objective.regularizers.items():
+    for name, term in objective.terms.items():
         if batch_size < term.least_batch:
             raise VaekitError(
                 f"the regularizer '{name}' needs a batch of two or more: set data.batch_size to {term.least_batch} or "
@@ -401,8 +401,9 @@ class _Loop:
         x = next(iter(self.valid.epoch(0)))[:32]
         with self._autocast():
             reconstructed, drawn = model.reconstruct(x), model.sample(64)
-        save_grid(folder / f"epoch-{epoch + 1:04d}-reconstructions.png", side_by_side(x, reconstructed), model.data_range)
-        save_grid(folder / f"epoch-{epoch + 1:04d}-prior.png", drawn, model.data_range)
+        pairs = side_by_side(x, reconstructed)
+        for name, images in (("reconstructions", pairs), ("prior", drawn)):
+            save_grid(folder / f"epoch-{epoch + 1:04d}-{name}.png", images, model.data_range)
 
 
 @contextmanager
