@@ -25,6 +25,7 @@ from vaekit.evaluation import Aggregate, aggregate_posterior, interpolate, sampl
 from vaekit.evaluation.latent import Source
 from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
 from vaekit.models.vae import VAE
+from vaekit.objectives.elbo import Objective
 from vaekit.registry import datasets
 from vaekit.reporting.images import save_grid
 from vaekit.training.interrupt import listen
@@ -166,7 +167,7 @@ class Run:
         objective = build.objective(self.config, self.data.shape)
         check_batch(objective, loader["batch_size"], len(self.data.train))
         out = self._place(resume, leader)
-        environment = self._environment(objective.label)
+        environment = self._environment(objective, loader["batch_size"])
         if leader:
             with storage_errors(out):
                 out.mkdir(parents=True, exist_ok=True)
@@ -205,13 +206,13 @@ class Run:
             )
         return self.out
 
-    def _environment(self, label: str) -> dict[str, Any]:
+    def _environment(self, objective: Objective, batch_size: int) -> dict[str, Any]:
         from importlib.metadata import version
 
         packages = ("torch", "torchvision", "pyro-ppl", "lightning-fabric", "numpy")
         return {
             "vaekit": vaekit.__version__,
-            "label": label,
+            "label": objective.label,
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -219,7 +220,7 @@ class Run:
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
             "data": self.data.protocol,
-            "notes": list(self.data.notes),
+            "notes": [*self.data.notes, *objective.notes(batch_size, self.config.latent_dim)],
         }
 
     @torch.no_grad()
