@@ -5,9 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-import platform
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import vaekit
-from vaekit import build
+from vaekit import build, rundir
 from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
 from vaekit.data import Batches, Dataset, load
 from vaekit.errors import VaekitError
@@ -25,61 +21,14 @@ from vaekit.evaluation import Aggregate, aggregate_posterior, interpolate, sampl
 from vaekit.evaluation.latent import Source
 from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
 from vaekit.models.vae import VAE
-from vaekit.objectives.elbo import Objective
 from vaekit.registry import datasets
-from vaekit.reporting.images import save_grid
+from vaekit.reporting.images import Images
 from vaekit.training.interrupt import listen
 from vaekit.training.listeners import Listener
-from vaekit.training.trainer import Fit, check_batch
+from vaekit.training.loop import Fit
+from vaekit.training.trainer import check_batch
 
-__all__ = ["Images", "Run", "recipe"]
-
-# What may differ between a run and its continuation without making it another run.
-_FREE = {
-    "trainer": {"epochs", "max_steps", "accelerator", "devices", "nodes", "strategy", "tensorboard", "log_every",
-                "checkpoint_every", "sample_every"},
-    "data": {"root", "resident"},
-}  # fmt: skip
-
-
-class Images:
-    """Decoded samples that know their range.
-
-    Arguments:
-        tensor: Samples (N, *X).
-        data_range: The interval their values are meant to lie in.
-    """
-
-    def __init__(self, tensor: Tensor, data_range: tuple[float, float]) -> None:
-        self.tensor = tensor.cpu()
-        self.data_range = data_range
-
-    def __len__(self) -> int:
-        return len(self.tensor)
-
-    def save(self, path: str | Path, columns: int | None = None) -> Path:
-        """Write a PNG grid of images, or an `.npy` file of vectors; return where it is.
-
-        Raises:
-            VaekitError: The samples are not images and the path does not end in `.npy`.
-        """
-        path = Path(path)
-        if path.suffix == ".npy":
-            import io
-
-            import numpy as np
-
-            from vaekit.files import atomic
-
-            buffer = io.BytesIO()
-            np.save(buffer, self.tensor.numpy())
-            with atomic(path) as file:
-                file.write(buffer.getvalue())
-        elif self.tensor.dim() == 4 and self.tensor.shape[1] in (1, 3):
-            save_grid(path, self.tensor, self.data_range, columns)
-        else:
-            raise VaekitError(f"samples of shape {tuple(self.tensor.shape[1:])} are not images: save them as .npy")
-        return path
+__all__ = ["Run", "recipe"]
 
 
 class Run:
@@ -149,12 +98,13 @@ class Run:
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def fit(self, *, resume: bool = False, listeners: Sequence[Listener] = ()) -> Fit:
+    def fit(self, *, resume: bool = False, listeners: Sequence[Listener] = (), command: str | None = None) -> Fit:
         """Train, and leave a complete run directory.
 
         Arguments:
             resume: Whether to go on from the last checkpoint of the run directory.
             listeners: Called on rank zero; `vaekit.reporting.Progress()` shows a bar.
+            command: The command that makes the run again, for the record; `vaekit run` on its `config.yaml` if none.
 
         Raises:
             VaekitError: A part, an option, the data or the directory is not right; the sentence says what to do.
@@ -166,8 +116,8 @@ class Run:
         model = build.model(self.config, self.data.shape)
         objective = build.objective(self.config, self.data.shape)
         check_batch(objective, loader["batch_size"], len(self.data.train))
-        out = self._place(resume, leader)
-        environment = self._environment(objective, loader["batch_size"])
+        out = self.out = rundir.settle(self.config, self.out, resume, leader)
+        environment = rundir.describe(self.config, self.data, objective, command or f"vaekit run {out}/config.yaml")
         if leader:
             with storage_errors(out):
                 out.mkdir(parents=True, exist_ok=True)
@@ -189,39 +139,6 @@ class Run:
             if not isinstance(options.get(key, False), bool):
                 raise VaekitError(f"data.{key} must be true or false, not {options[key]!r}")
         return options
-
-    def _place(self, resume: bool, leader: bool) -> Path:
-        """Settle on the run directory and check that it may be used."""
-        if self.out is None:
-            self.out = _default_place(self.config, resume or not leader)
-        if resume:
-            earlier = resolve(read_recipe(self.out)) if (self.out / "config.yaml").is_file() else None
-            if earlier is None:
-                raise VaekitError(f"nothing to resume: {self.out} holds no run; leave out --resume to start one")
-            _refuse_changes(earlier, self.config, self.out)
-        elif leader and self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise VaekitError(
-                f"{self.out} already holds another run or other files: add --resume to go on with it, "
-                "or choose another place with --out"
-            )
-        return self.out
-
-    def _environment(self, objective: Objective, batch_size: int) -> dict[str, Any]:
-        from importlib.metadata import version
-
-        packages = ("torch", "torchvision", "pyro-ppl", "lightning-fabric", "numpy")
-        return {
-            "vaekit": vaekit.__version__,
-            "label": objective.label,
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {name: version(name) for name in packages},
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-            "threads": torch.get_num_threads(),
-            "data": self.data.protocol,
-            "notes": [*self.data.notes, *objective.notes(batch_size, self.config.latent_dim)],
-        }
 
     @torch.no_grad()
     def _keep(self, out: Path, fit: Fit, environment: dict[str, Any]) -> None:
@@ -422,33 +339,3 @@ def recipe(
     if isinstance(data, Mapping):
         overrides, data = {**overrides, "data": dict(data)}, None
     return Run(resolve(read_recipe(name), overrides, data=data), out, offline=offline)
-
-
-def _default_place(config: RunConfig, existing: bool) -> Path:
-    """Return `runs/<recipe>-<data>`, numbered: the next free one, or the last existing one."""
-    stem = f"{config.recipe or 'run'}-{Path(str(config.data['name'])).stem}"
-    number, place = 1, Path("runs") / stem
-    while (following := Path("runs") / (stem if number == 1 else f"{stem}-{number}")).exists():
-        place, number = following, number + 1
-    return place if existing else following
-
-
-def _refuse_changes(earlier: RunConfig, now: RunConfig, out: Path) -> None:
-    before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
-    for key in before:
-        if key in ("recipe", "about", "source"):
-            continue
-        old, new = ({} if side[key] is None else side[key] for side in (before, after))
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            free = _FREE.get(key, set())
-            for option in sorted({*old, *new} - free):
-                if old.get(option) != new.get(option):
-                    raise VaekitError(
-                        f"{out} was trained with {key}.{option} = {old.get(option)!r}, not {new.get(option)!r}: resume "
-                        "with the same configuration, or start another run with another --out"
-                    )
-        elif old != new:
-            raise VaekitError(
-                f"{out} was trained with {key} = {old!r}, not {new!r}: resume with the same configuration, or start "
-                "another run with another --out"
-            )

@@ -32,9 +32,7 @@ def measure(run: vk.Run) -> dict[str, float]:
     """Fit a run and look at it on its test split."""
     run.fit()
     model, data = run._ready(), run.data
-    batches = Batches(
-        data.test, len(data.test), data_range=model.data_range, shuffle=False, drop_last=False
-    )
+    batches = Batches(data.test, len(data.test), data_range=model.data_range, shuffle=False, drop_last=False)
     x = next(iter(batches.epoch(0)))
     with torch.no_grad():
         error = (model.reconstruct(x) - x).abs().mean().item()

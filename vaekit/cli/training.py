@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +46,8 @@ def run(
     if out is None and (Path(recipe) / "config.yaml").is_file():
         out = Path(recipe)
     made = Run(config, out, offline=offline, progress=decode_progress(console))
-    fit = made.fit(resume=resume, listeners=[Progress(console)])
+    command = shlex.join(["vaekit", *sys.argv[1:]])
+    fit = made.fit(resume=resume, listeners=[Progress(console)], command=command)
     if fit.signal:
         typer.echo(f"stopped at step {fit.steps}; go on with: vaekit run {made.out} --resume")
         raise typer.Exit(128 + fit.signal)

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vaekit.errors import VaekitError
 from vaekit.files import atomic
 
-__all__ = ["save_grid", "side_by_side", "to_uint8", "tile"]
+__all__ = ["Images", "save_grid", "side_by_side", "to_uint8", "tile"]
 
 
 def to_uint8(images: Tensor, data_range: tuple[float, float]) -> Tensor:
@@ -67,3 +68,39 @@ def save_grid(
     Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(buffer, "PNG")
     with atomic(path) as file:
         file.write(buffer.getvalue())
+
+
+class Images:
+    """Decoded samples that know their range.
+
+    Arguments:
+        tensor: Samples (N, *X).
+        data_range: The interval their values are meant to lie in.
+    """
+
+    def __init__(self, tensor: Tensor, data_range: tuple[float, float]) -> None:
+        self.tensor = tensor.cpu()
+        self.data_range = data_range
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def save(self, path: str | Path, columns: int | None = None) -> Path:
+        """Write a PNG grid of images, or an `.npy` file of vectors; return where it is.
+
+        Raises:
+            VaekitError: The samples are not images and the path does not end in `.npy`.
+        """
+        path = Path(path)
+        if path.suffix == ".npy":
+            import numpy as np
+
+            buffer = io.BytesIO()
+            np.save(buffer, self.tensor.numpy())
+            with atomic(path) as file:
+                file.write(buffer.getvalue())
+        elif self.tensor.dim() == 4 and self.tensor.shape[1] in (1, 3):
+            save_grid(path, self.tensor, self.data_range, columns)
+        else:
+            raise VaekitError(f"samples of shape {tuple(self.tensor.shape[1:])} are not images: save them as .npy")
+        return path

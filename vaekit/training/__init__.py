@@ -7,7 +7,7 @@ __all__ = ["Fit", "Listener", "Trainer"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from vaekit.training import listeners, trainer
+        from vaekit.training import listeners, loop, trainer
 
-        return getattr(listeners, name, None) or getattr(trainer, name)
+        return next(getattr(place, name) for place in (trainer, loop, listeners) if hasattr(place, name))
     raise AttributeError(f"module 'vaekit.training' has no attribute '{name}'")

@@ -1,18 +1,14 @@
-"""The one trainer: launch, loop, log, look, keep."""
+"""The one trainer: options, launch and set-up; `loop` trains."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from vaekit.data import Batches, Dataset
 from vaekit.errors import VaekitError
@@ -20,35 +16,12 @@ from vaekit.files import storage_errors
 from vaekit.models.vae import VAE
 from vaekit.objectives.elbo import Objective
 from vaekit.registry import check_spec, optimizers
-from vaekit.reporting.images import save_grid, side_by_side
-from vaekit.training.interrupt import Interrupt, listen
-from vaekit.training.listeners import Listener, Plan, TensorBoard
+from vaekit.training.interrupt import listen
+from vaekit.training.listeners import Listener, TensorBoard
+from vaekit.training.loop import Fit, Loop
 from vaekit.training.session import Session
 
 __all__ = ["Fit", "Trainer", "check_batch"]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a call of `Trainer.fit` did.
-
-    Arguments:
-        model: The trained model, or its moving average where there is one.
-        steps: Optimiser steps of the run so far, those before a resume included.
-        metrics: The lines of metrics.jsonl.
-        signal: The signal that stopped it early, or 0.
-        seconds: Wall-clock time of this call.
-        samples_per_second: Training throughput of this call, validation and pictures not counted.
-        peak_memory: Largest device memory allocated, in bytes; 0 on a CPU.
-    """
-
-    model: VAE
-    steps: int
-    metrics: list[dict[str, Any]]
-    signal: int
-    seconds: float
-    samples_per_second: float
-    peak_memory: int
 
 
 class Trainer:
@@ -228,7 +201,7 @@ class Trainer:
         everyone = list(listeners)
         if self.tensorboard and out is not None:
             everyone.append(TensorBoard(Path(out) / "tensorboard"))
-        loop = _Loop(self, session, train, valid, everyone if fabric.is_global_zero else [], data)
+        loop = Loop(self, session, train, valid, everyone if fabric.is_global_zero else [], data)
         with listen() as interrupt:
             return loop.run(interrupt)
 
@@ -249,174 +222,3 @@ def check_batch(objective: Objective, batch_size: int, samples: int) -> None:
         raise VaekitError(
             f"data.batch_size {batch_size:,} is larger than the training split of {samples:,} samples: make it smaller"
         )
-
-
-class _Loop:
-    """One call of `Trainer.fit`."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        session: Session,
-        train: Batches,
-        valid: Batches,
-        listeners: Sequence[Listener],
-        data: Dataset,
-    ) -> None:
-        self.trainer, self.session, self.train, self.valid = trainer, session, train, valid
-        self.listeners, self.data = listeners, data
-        total = trainer.epochs * len(train)
-        self.steps = total if trainer.max_steps is None else min(total, trainer.max_steps)
-        self.batch_size = train.batch_size * session.fabric.world_size
-
-    def run(self, interrupt: Interrupt) -> Fit:
-        """Train from where the session stands to the last step, or until interrupted."""
-        session, first = self.session, self.session.step
-        began, self.idle = time.perf_counter(), 0.0
-        for listener in self.listeners:
-            listener.on_start(self._plan())
-        try:
-            while session.step < self.steps and not interrupt.agreed(session.fabric.device):
-                epoch, start = divmod(session.step, len(self.train))
-                self._epoch(epoch, start, interrupt)
-        finally:
-            for listener in self.listeners:
-                listener.on_finish()
-        seconds = time.perf_counter() - began
-        trained = (session.step - first) * self.batch_size
-        device = session.fabric.device
-        return Fit(
-            model=session.evaluated,
-            steps=session.step,
-            metrics=session.metrics,
-            signal=interrupt.signal,
-            seconds=seconds,
-            samples_per_second=trained / max(seconds - self.idle, 1e-9),
-            peak_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
-        )
-
-    def _plan(self) -> Plan:
-        session, model = self.session, self.session.model
-        modules = session.objective.modules_by_phase(model)
-        return Plan(
-            first_step=session.step,
-            steps=self.steps,
-            steps_per_epoch=len(self.train),
-            label=session.objective.label,
-            device=_describe(session.fabric),
-            parameters={n: sum(p.numel() for p in m.parameters() if p.requires_grad) for n, m in modules.items()},
-            notes=(*self.data.notes, *session.objective.notes(self.batch_size, model.latent_dim)),
-        )
-
-    def _epoch(self, epoch: int, start: int, interrupt: Interrupt) -> None:
-        """Train from batch `start` of an epoch to its end, then look and keep; an interrupt ends it early."""
-        session, trainer = self.session, self.trainer
-        session.model.train()
-        session.objective.train()
-        end = min(self.steps, (epoch + 1) * len(self.train))
-        # Ranks agree on stopping when they talk anyway; a single one stops after any step.
-        every = trainer.log_every if session.fabric.world_size > 1 else 1
-        for x in self.train.epoch(epoch, start):
-            self._step(x)
-            if session.step % trainer.log_every == 0 or session.step == end:
-                self._write("train", epoch, session.meter.read())
-            for listener in self.listeners:
-                listener.on_step(session.step)
-            if session.step == end:
-                break  # Looking, below, keeps a checkpoint: none may lie between the last step and the look.
-            if session.step % every == 0 and interrupt.agreed(session.fabric.device):
-                session.save("last")
-                return
-            if trainer.checkpoint_every and session.step % trainer.checkpoint_every == 0:
-                session.save("last")
-        began = time.perf_counter()
-        self._look(epoch)
-        self.idle += time.perf_counter() - began
-
-    def _step(self, x: Tensor) -> None:
-        """One optimiser step of every phase; nothing here waits for the device."""
-        session = self.session
-        phases = session.objective.phases(session.model, x, session.step, session.wrapped)
-        while True:
-            # The generator computes the next loss when it is asked: under autocast. Backward runs outside.
-            with self._autocast():
-                phase = next(phases, None)
-            if phase is None:
-                break
-            optimizer, terms = session.optimizers[phase.name], phase.terms
-            optimizer.set_rate(session.step)
-            optimizer.inner.zero_grad()
-            session.fabric.backward(phase.loss)
-            if self.trainer.clip is not None:
-                norm = torch.nn.utils.clip_grad_norm_(optimizer.parameters, self.trainer.clip)
-                terms = {**terms, f"{phase.name}_gradient_norm": norm}
-            optimizer.inner.step()
-            session.meter.add(phase.name, terms, session.step)
-        session.step += 1
-        if session.averaged is not None:
-            session.averaged.update(session.model, session.step)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.trainer.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.session.fabric.device.type, torch.bfloat16)
-
-    # ---- looking -----------------------------------------------------------------------------------------------
-
-    def _write(self, split: str, epoch: int, terms: Mapping[str, float]) -> None:
-        if not terms:
-            return
-        line: dict[str, Any] = {"split": split, "step": self.session.step, "epoch": epoch, **terms}
-        if self.data.is_image:
-            line["bits_per_dim"] = self.session.model.likelihood.bits_per_dim(terms["loss"])
-        self.session.write(line)
-        for listener in self.listeners:
-            listener.on_metrics(line)
-
-    @torch.no_grad()
-    def _look(self, epoch: int) -> None:
-        """Validate, draw the grids and write the checkpoints, leaving the random state as it was."""
-        session, trainer = self.session, self.trainer
-        model = session.evaluated.eval()
-        with _fixed_rng(session.fabric.device, trainer.seed):
-            meter: dict[str, float] = {}
-            for x in self.valid.epoch(0):
-                with self._autocast():
-                    output = model(x, session.objective.draws)
-                    _, _, terms = session.objective.evaluate(output, x, session.step)
-                for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):
-                    meter[name] = meter.get(name, 0.0) + value * len(x) / len(self.data.valid)
-            self._write("valid", epoch, meter)
-            last = session.step >= self.steps
-            if self.data.is_image and trainer.sample_every and (last or (epoch + 1) % trainer.sample_every == 0):
-                self._draw(model, epoch)
-        better = meter["loss"] < session.best
-        session.best = min(session.best, meter["loss"])
-        session.save("last", *(["best"] if better else []))
-
-    def _draw(self, model: VAE, epoch: int) -> None:
-        if self.session.out is None or not self.session.fabric.is_global_zero:
-            return
-        folder = self.session.out / "samples"
-        x = next(iter(self.valid.epoch(0)))[:32]
-        with self._autocast():
-            reconstructed, drawn = model.reconstruct(x), model.sample(64)
-        pairs = side_by_side(x, reconstructed)
-        for name, images in (("reconstructions", pairs), ("prior", drawn)):
-            save_grid(folder / f"epoch-{epoch + 1:04d}-{name}.png", images, model.data_range)
-
-
-@contextmanager
-def _fixed_rng(device: torch.device, seed: int) -> Iterator[None]:
-    """Fix the random state inside and restore it after: looking must not change what training draws."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _describe(fabric: Fabric) -> str:
-    if fabric.device.type == "cuda":
-        name = torch.cuda.get_device_name(fabric.device)
-    else:
-        name = f"{fabric.device.type}, {torch.get_num_threads()} threads"
-    return name if fabric.world_size == 1 else f"{fabric.world_size} x {name}"

@@ -1,0 +1,107 @@
+"""The run directory: where it lies, whether it may be used, and what is written down about a run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vaekit
+from vaekit.config import RunConfig, read_recipe, resolve
+from vaekit.data import Dataset
+from vaekit.errors import VaekitError
+from vaekit.objectives.elbo import Objective
+
+__all__ = ["describe", "settle"]
+
+# What may differ between a run and its continuation without making it another run.
+_FREE = {
+    "trainer": {"epochs", "max_steps", "accelerator", "devices", "nodes", "strategy", "tensorboard", "log_every",
+                "checkpoint_every", "sample_every"},
+    "data": {"root", "resident"},
+}  # fmt: skip
+
+
+def settle(config: RunConfig, out: Path | None, resume: bool, leader: bool) -> Path:
+    """Return the directory of a run and check that it may be used.
+
+    Arguments:
+        config: The configuration of the run.
+        out: The directory asked for; `None` for `runs/<recipe>-<data>`, numbered when that is taken.
+        resume: Whether the run goes on from what lies there.
+        leader: Whether this process is the one that writes; the others follow it.
+
+    Raises:
+        VaekitError: There is nothing to resume, the run there is another one, or the place is taken.
+    """
+    out = out or _default_place(config, resume or not leader)
+    if resume:
+        if not (out / "config.yaml").is_file():
+            raise VaekitError(f"nothing to resume: {out} holds no run; leave out --resume to start one")
+        _refuse_changes(resolve(read_recipe(out)), config, out)
+    elif leader and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise VaekitError(
+            f"{out} already holds another run or other files: add --resume to go on with it, "
+            "or choose another place with --out"
+        )
+    return out
+
+
+def describe(config: RunConfig, data: Dataset, objective: Objective, command: str) -> dict[str, Any]:
+    """Return what `environment.json` says of a run before it begins.
+
+    Arguments:
+        config: The configuration of the run.
+        data: The data set.
+        objective: The objective.
+        command: The command that makes the run again.
+    """
+    from importlib.metadata import version
+
+    packages = ("torch", "torchvision", "pyro-ppl", "lightning-fabric", "numpy")
+    batch_size = config.data.get("batch_size", 64)
+    return {
+        "vaekit": vaekit.__version__,
+        "label": objective.label,
+        "command": command,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "data": data.protocol,
+        "notes": [*data.notes, *objective.notes(batch_size, config.latent_dim)],
+    }
+
+
+def _default_place(config: RunConfig, existing: bool) -> Path:
+    """Return `runs/<recipe>-<data>`, numbered: the next free one, or the last existing one."""
+    stem = f"{config.recipe or 'run'}-{Path(str(config.data['name'])).stem}"
+    number, place = 1, Path("runs") / stem
+    while (following := Path("runs") / (stem if number == 1 else f"{stem}-{number}")).exists():
+        place, number = following, number + 1
+    return place if existing else following
+
+
+def _refuse_changes(earlier: RunConfig, now: RunConfig, out: Path) -> None:
+    before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
+    for key in before:
+        if key in ("recipe", "about", "source"):
+            continue
+        old, new = ({} if side[key] is None else side[key] for side in (before, after))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            free = _FREE.get(key, set())
+            for option in sorted({*old, *new} - free):
+                if old.get(option) != new.get(option):
+                    raise VaekitError(
+                        f"{out} was trained with {key}.{option} = {old.get(option)!r}, not {new.get(option)!r}: resume "
+                        "with the same configuration, or start another run with another --out"
+                    )
+        elif old != new:
+            raise VaekitError(
+                f"{out} was trained with {key} = {old!r}, not {new!r}: resume with the same configuration, or start "
+                "another run with another --out"
+            )
