@@ -17,6 +17,8 @@ from helpers import built, random_images, tiny
 
 from vaekit.cli.main import main
 from vaekit.errors import VaekitError
+from vaekit.latents import Latents
+from vaekit.regularizers.base import Regularizer
 from vaekit.training.checkpoint import load, path_of
 from vaekit.training.meter import NotFiniteError
 from vaekit.training.trainer import Trainer
@@ -142,16 +144,12 @@ def test_resume_in_process_is_exact_at_every_step(tmp_path: Path) -> None:
 def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     model, objective = built(tiny("vae"))
 
-    class Explodes(torch.nn.Module):
-        weight = staticmethod(lambda step: 1.0)
-        bound = False
+    class Explodes(Regularizer):
+        calls = 0
 
-        def forward(self, latents: object) -> torch.Tensor:
-            self.calls = getattr(self, "calls", 0) + 1
+        def forward(self, latents: Latents) -> torch.Tensor:
+            self.calls += self.training
             return latents.z.sum() * (float("nan") if self.calls > 9 and self.training else 0.0)
-
-        def notes(self, *_: object) -> list[str]:
-            return []
 
     objective.regularizers["penalty"] = Explodes()
     trainer = Trainer(epochs=9, log_every=2, sample_every=0, checkpoint_every=1, accelerator="cpu")

@@ -171,8 +171,8 @@ LINEAR = {"name": "linear", "steps": 4}
 
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "posteriors": {
-        "gaussian": {"log_variance_range": (-1.0, 1.0)},
-        "gmm": {"components": 2, "estimator": "score", "log_variance_range": None},
+        "gaussian": {"log_variance_range": (-1.0, 1.0), "init": "glorot"},
+        "gmm": {"components": 2, "estimator": "score", "log_variance_range": None, "init": "glorot"},
     },
     "priors": {
         "standard_normal": {},

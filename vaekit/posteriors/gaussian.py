@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekit.backbones.layers import Init, initialise
 from vaekit.errors import VaekitError
 from vaekit.posteriors.base import Posterior
 from vaekit.precision import at_least_float32
@@ -52,6 +53,7 @@ class Gaussian(Posterior):
         features: The number F of features that the encoder gives.
         latent_dim: The number D of latent dimensions.
         log_variance_range: The log-variance is softly clamped to this range; None leaves it free.
+        init: `"default"` for PyTorch's first weights, `"glorot"` for Glorot-uniform kernels and zero biases.
 
     Raises:
         VaekitError: The range does not rise.
@@ -64,13 +66,19 @@ class Gaussian(Posterior):
     """
 
     def __init__(
-        self, features: int, latent_dim: int, *, log_variance_range: tuple[float, float] | None = (-10.0, 4.0)
+        self,
+        features: int,
+        latent_dim: int,
+        *,
+        log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
+        init: Init = "default",
     ) -> None:
         super().__init__(features, latent_dim)
         check_range(log_variance_range)
         self.log_variance_range = log_variance_range
         self.loc = nn.Linear(features, latent_dim)
         self.log_variance = nn.Linear(features, latent_dim)
+        initialise(self, init)
 
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x) in float32 at least, `batch_shape (B,)`, `event_shape (D,)`."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekit import distributions
+from vaekit.backbones.layers import Init, initialise
 from vaekit.errors import VaekitError
 from vaekit.posteriors.base import Posterior
 from vaekit.posteriors.gaussian import check_range, log_variance_to_scale
@@ -41,6 +42,7 @@ class GaussianMixture(Posterior):
         estimator: How expectations are differentiated: `stratified` decodes one draw of every component, `pathwise`
             and `score` decode one draw of the mixture.
         log_variance_range: The log-variances are softly clamped to this range; None leaves them free.
+        init: `"default"` for PyTorch's first weights, `"glorot"` for Glorot-uniform kernels and zero biases.
 
     Raises:
         VaekitError: There is no component, or the range does not rise.
@@ -60,6 +62,7 @@ class GaussianMixture(Posterior):
         components: int = 4,
         estimator: Literal["stratified", "pathwise", "score"] = "stratified",
         log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
+        init: Init = "default",
     ) -> None:
         super().__init__(features, latent_dim)
         if components < 1:
@@ -73,6 +76,7 @@ class GaussianMixture(Posterior):
         self.log_variance = nn.Linear(features, components * latent_dim)
         if components > 1:
             self.logits = nn.Linear(features, components)
+        initialise(self, init)
 
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x) in float32 at least, `batch_shape (B,)`, `event_shape (D,)`."""
