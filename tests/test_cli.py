@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,20 @@ def test_celeba_from_the_command_line(tmp_path: Path, real_data: Path, capsys: p
     )
     assert "6,000 of 202,599 images found" in capsys.readouterr().err
     assert yaml.safe_load((out / "config.yaml").read_text())["data_shape"] == [3, 64, 64]
+
+
+@pytest.mark.slow
+def test_two_devices_speak_with_one_voice_and_resume(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    base = [sys.executable, "-m", "vaekit.cli.main", "run", "gamix", "--devices", "2", "--out", str(out)]
+    small = ["--set", "trainer.accelerator=cpu", "--set", "data.limit=200", "--set", "backbone.width=8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for epochs, more in (("1", []), ("2", ["--resume"])):
+        command = [*base, *small, "--epochs", epochs, *more]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("done:") == 1
+        assert done.stderr.count("minimising the surrogate loss on 2 x cpu") == 1
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "valid"] == [3, 6]
+    assert (out / "report.html").is_file()

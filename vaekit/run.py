@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +108,7 @@ class Run:
         Raises:
             VaekitError: A part, an option, the data or the directory is not right; the sentence says what to do.
         """
-        leader = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))) == 0
+        leader = rundir.is_leader()
         loader = self._loader_options()
         trainer = build.trainer(self.config)
         self.config = self.config.model_copy(update={"data_shape": self.data.shape})

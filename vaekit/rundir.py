@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from vaekit.data import Dataset
 from vaekit.errors import VaekitError
 from vaekit.objectives.elbo import Objective
 
-__all__ = ["describe", "settle"]
+__all__ = ["describe", "is_leader", "settle"]
 
 # What may differ between a run and its continuation without making it another run.
 _FREE = {
@@ -23,6 +24,12 @@ _FREE = {
                 "checkpoint_every", "sample_every"},
     "data": {"root", "resident"},
 }  # fmt: skip
+
+
+def is_leader() -> bool:
+    """Whether this process is the one that writes and speaks, also before the ranks have met."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return int(next((rank for rank in ranks if rank is not None), "0")) == 0
 
 
 def settle(config: RunConfig, out: Path | None, resume: bool, leader: bool) -> Path:

@@ -36,6 +36,7 @@ def run(
     from vaekit.config import read_recipe, resolve
     from vaekit.reporting.progress import Progress, decode_progress
     from vaekit.run import Run
+    from vaekit.rundir import is_leader
 
     trainer = {"epochs": epochs, "devices": devices, "nodes": nodes, "precision": precision, "seed": seed}
     options: dict[str, dict[str, object]] = {"trainer": {k: v for k, v in trainer.items() if v is not None}}
@@ -49,6 +50,8 @@ def run(
     command = shlex.join(["vaekit", *sys.argv[1:]])
     fit = made.fit(resume=resume, listeners=[Progress(console)], command=command)
     if fit.signal:
-        typer.echo(f"stopped at step {fit.steps}; go on with: vaekit run {made.out} --resume")
+        if is_leader():
+            typer.echo(f"stopped at step {fit.steps}; go on with: vaekit run {made.out} --resume")
         raise typer.Exit(128 + fit.signal)
-    typer.echo(f"done: {made.out} (look at {made.out}/report.html)")
+    if is_leader():
+        typer.echo(f"done: {made.out} (look at {made.out}/report.html)")
