@@ -177,6 +177,25 @@ def test_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_a_second_signal_acts_at_once() -> None:
+    from vaekit.training.interrupt import listen
+
+    def twice() -> None:
+        with listen() as outer, listen() as inner:
+            assert inner is outer
+            os.kill(os.getpid(), signal.SIGINT)
+            assert outer.signal == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert signal.getsignal(signal.SIGINT) is before
+    with listen() as fresh:
+        assert fresh.signal == 0
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
 def test_damaged_checkpoint_is_a_sentence(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "run"

@@ -5,12 +5,13 @@
 
 from typing import Any
 
-from vaekit.registry import discriminators
+from vaekit.registry import adversarial_losses, discriminators
 
 
 def __getattr__(name: str) -> Any:
-    return discriminators.attribute(name)
+    registry = adversarial_losses if name in adversarial_losses.attributes() else discriminators
+    return registry.attribute(name)
 
 
 def __dir__() -> list[str]:
-    return discriminators.attributes()
+    return [*discriminators.attributes(), *adversarial_losses.attributes()]

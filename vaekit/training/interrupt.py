@@ -32,13 +32,21 @@ class Interrupt:
         return self.signal != 0
 
 
+_listening: Interrupt | None = None
+
+
 @contextlib.contextmanager
 def listen() -> Iterator[Interrupt]:
-    """Catch SIGINT and SIGTERM while inside; a second one of either acts at once, as before."""
-    interrupt = Interrupt()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupt  # Only the main thread may set signal handlers.
+    """Catch SIGINT and SIGTERM while inside; a second one of either acts at once, as before.
+
+    Inside another `listen` this is the same interrupt: the handlers are set once.
+    """
+    global _listening
+    # Only the main thread may set signal handlers.
+    if _listening is not None or threading.current_thread() is not threading.main_thread():
+        yield _listening or Interrupt()
         return
+    interrupt = _listening = Interrupt()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _: FrameType | None) -> None:
@@ -51,5 +59,6 @@ def listen() -> Iterator[Interrupt]:
     try:
         yield interrupt
     finally:
+        _listening = None
         for number, handler in before.items():
             signal.signal(number, handler)
