@@ -8,6 +8,7 @@ import typer
 
 from vaekit.errors import VaekitError, suggest
 from vaekit.registry import FAMILIES, options_of
+from vaekit.schedules import Scalar
 
 __all__ = ["doctor", "list_", "show"]
 
@@ -111,4 +112,6 @@ def doctor() -> None:
 
 
 def _type_name(annotation: object) -> str:
+    if annotation == Scalar:
+        return "number | schedule"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
