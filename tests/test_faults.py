@@ -177,6 +177,28 @@ def test_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_run_that_ended_before_its_first_step_resumes(tmp_path: Path, kept: bool) -> None:
+    """Killed with the directory just made, or stopped by a signal before the first step."""
+    import shutil
+
+    import vaekit as vk
+    from vaekit.training.listeners import Listener
+
+    class StopAtOnce(Listener):
+        def on_start(self, plan: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def fresh() -> vk.Run:
+        return vk.recipe("vae", out=tmp_path / "run", trainer={"max_steps": 2, "sample_every": 0})
+
+    assert fresh().fit(listeners=[StopAtOnce()]).steps == 0
+    assert load(tmp_path / "run")["step"] == 0
+    if not kept:
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert fresh().fit(resume=True).steps == 2
+
+
 def test_a_second_signal_acts_at_once() -> None:
     from vaekit.training.interrupt import listen
 

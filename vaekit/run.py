@@ -116,6 +116,7 @@ class Run:
         objective = build.objective(self.config, self.data.shape)
         check_batch(objective, loader["batch_size"], len(self.data.train))
         out = self.out = rundir.settle(self.config, self.out, resume, leader)
+        resume = resume and not rundir.untouched(out)
         environment = rundir.describe(self.config, self.data, objective, command or f"vaekit run {out}/config.yaml")
         if leader:
             with storage_errors(out):
@@ -125,6 +126,7 @@ class Run:
         with listen():  # A signal after the last step must not cut the keeping short.
             fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
             self._trained = fit.model
+            self.__dict__.pop("aggregate", None)  # of an earlier fit
             if leader:
                 self._keep(out, fit, environment)
         return fit
@@ -147,8 +149,9 @@ class Run:
         save_tensors(out / "model.safetensors", fit.model.state_dict())
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            # One pass of the encoder, and never more samples than training has seen.
-            aggregate = aggregate_posterior(fit.model.eval(), itertools.islice(self._batches().epoch(0), fit.steps))
+            # One pass of the encoder, and never more samples than training has seen (one batch at least).
+            batches = itertools.islice(self._batches().epoch(0), max(fit.steps, 1))
+            aggregate = aggregate_posterior(fit.model.eval(), batches)
             save_tensors(out / "aggregate.safetensors", aggregate.tensors())
             if self.data.is_image:
                 for source in ("prior", "aggregate-gaussian"):

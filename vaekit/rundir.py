@@ -15,8 +15,9 @@ from vaekit.config import RunConfig, read_recipe, resolve
 from vaekit.data import Dataset
 from vaekit.errors import VaekitError
 from vaekit.objectives.elbo import Objective
+from vaekit.training.checkpoint import path_of
 
-__all__ = ["describe", "is_leader", "settle"]
+__all__ = ["describe", "is_leader", "settle", "untouched"]
 
 # What may differ between a run and its continuation without making it another run.
 _FREE = {
@@ -55,6 +56,11 @@ def settle(config: RunConfig, out: Path | None, resume: bool, leader: bool) -> P
             "or choose another place with --out"
         )
     return out
+
+
+def untouched(out: Path) -> bool:
+    """Whether a run was ended before it kept anything: to resume it is to start it."""
+    return not (out / "metrics.jsonl").exists() and not path_of(out, "last").exists()
 
 
 def describe(config: RunConfig, data: Dataset, objective: Objective, command: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Phase:
     """One update: the loss to minimise and the terms it is made of.
 
     Arguments:
-        name: Whose parameters are updated: a key of `Objective.modules`.
+        name: Whose parameters are updated: a key of `Objective.modules_by_phase`.
         loss: The scalar to minimise.
         terms: Detached scalars to log, unweighted.
     """
@@ -89,8 +89,8 @@ class Objective(nn.Module):
     def label(self) -> str:
         """`"negative ELBO"` where the loss is exactly that, else `"surrogate loss"`."""
         terms = list(self.terms.values())
-        exact = len(terms) == 1 and terms[0].bound and repr(terms[0].weight) == "1" and not self.adversary
-        return "negative ELBO" if exact and not getattr(terms[0], "free_bits", 0.0) else "surrogate loss"
+        exact = len(terms) == 1 and terms[0].bound and self.adversary is None
+        return "negative ELBO" if exact else "surrogate loss"
 
     def notes(self, batch_size: int, latent_dim: int) -> list[str]:
         """Return what a reader of this objective's figures should know."""

@@ -20,7 +20,7 @@ class Regularizer(nn.Module):
         weight: A number or a schedule.
     """
 
-    #: Whether adding this term with weight 1 to the reconstruction gives a bound on log p(x).
+    #: Whether this term, as it is weighted, makes reconstruction plus term a bound on log p(x).
     bound: bool = False
     #: The smallest batch, over all ranks, on which the term is defined.
     least_batch: int = 1

@@ -44,13 +44,12 @@ class KL(Regularizer):
         KL(weight=linear(0 -> 1 in 1000), free_bits=2)
     """
 
-    bound = True
-
     def __init__(self, *, weight: Scalar = 1.0, free_bits: float = 0.0) -> None:
         super().__init__(weight=weight)
         if free_bits < 0:
             raise VaekitError(f"kl: free_bits must be 0 or more, not {free_bits:g}")
         self.free_bits = free_bits
+        self.bound = weight == 1 and not free_bits
 
     def extra_repr(self) -> str:
         """Show the weight and the free bits."""

@@ -88,6 +88,8 @@ class Loop:
     def run(self, interrupt: Interrupt) -> Fit:
         """Train from where the session stands to the last step, or until interrupted."""
         session, first = self.session, self.session.step
+        if first == 0:
+            session.save("last")  # Whatever ends the run from here on, it can be resumed.
         began, self.idle = time.perf_counter(), 0.0
         for listener in self.listeners:
             listener.on_start(self._plan())
