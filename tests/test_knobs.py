@@ -435,10 +435,10 @@ def test_checkpoint_every(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
     monkeypatch.setattr(checkpoint, "save", recorded)
     see_training({}, tmp_path / "a")
-    assert saved == [3, 6]
+    assert saved == [0, 3, 6]  # one before the first step, so that any end can be resumed
     saved.clear()
     see_training({"checkpoint_every": 2}, tmp_path / "b")
-    assert saved == [2, 3, 4, 6]
+    assert saved == [0, 2, 3, 4, 6]
 
 
 def test_every_option_of_the_trainer_has_a_case() -> None:

@@ -44,7 +44,8 @@ class Trainer:
         nodes: Machines.
         strategy: Fabric's strategy name; `"auto"` is plain on one device and data-parallel on several.
         log_every: Steps between lines of training metrics (each one reads the device once).
-        checkpoint_every: Steps between checkpoints, besides the one at the end of every epoch; `None` for those only.
+        checkpoint_every: Steps between checkpoints, besides those before the first step and at the end of every epoch;
+            `None` for those only.
         sample_every: Epochs between picture grids; 0 for none.
         tensorboard: Whether to write TensorBoard events into the run directory.
         seed: Seed of the noise and of the data order.
