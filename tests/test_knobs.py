@@ -35,6 +35,7 @@ from vaekit.registry import (
     regularizers,
     schedules,
 )
+from vaekit.schedules import with_steps
 from vaekit.testing.contract import fixed
 from vaekit.training import trainer as trainer_module
 
@@ -84,6 +85,7 @@ def see_backbone(spec: dict[str, Any]) -> Any:
 
 def see_regularizer(spec: dict[str, Any]) -> Any:
     term = regularizers.build(spec)
+    term.prepare(3, 1000)
     posterior, p = posteriors.build("gaussian", 8, 3), priors.build("standard_normal", 3)()
     q = posterior(fixed(5, 8), p)
     return seen_in_module(posterior, term(Latents(q, p, *draw(q)))), [term.weight(step) for step in range(5)]
@@ -114,13 +116,14 @@ def see_optimizer(spec: dict[str, Any]) -> Any:
 
 
 def see_schedule(spec: dict[str, Any]) -> Any:
-    schedule = schedules.build(spec)
+    schedule = schedules.build(with_steps(spec, 12))
     return [schedule(step) for step in range(20)]
 
 
 def small_vae() -> vk.VAE:
     torch.manual_seed(1)
-    backbone, likelihood = backbones.build({"name": "mlp", "hidden": [8]}), likelihoods.build("bernoulli", (1, 8, 8))
+    # A linear decoder and a Gaussian likelihood: what an exact expectation needs.
+    backbone, likelihood = backbones.build({"name": "mlp", "hidden": []}), likelihoods.build("gaussian", (1, 8, 8))
     encoder = backbone.encoder((1, 8, 8))
     posterior, prior = posteriors.build("gaussian", encoder.features, 3), priors.build("standard_normal", 3)
     return vk.VAE(encoder, posterior, prior, backbone.decoder(3, likelihood.parameters_shape), likelihood)
@@ -140,7 +143,8 @@ def phases(objective: vk.Objective) -> Any:
 
 
 def see_objective(spec: dict[str, Any]) -> Any:
-    return phases(objectives.build(spec, {"kl": regularizers.build("kl")}, None))
+    terms = {} if spec["name"] == "iwae" else {"kl": regularizers.build("kl")}  # `dreg` takes no terms beside the bound
+    return phases(objectives.build(spec, terms, None))
 
 
 def see_adversary(options: dict[str, Any]) -> Any:
@@ -184,7 +188,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "laplace": {"scale": 0.5, "error_weight": 2.0, "learned": True},
     },
     "backbones": {
-        "mlp": {"hidden": To([6], {"hidden": [8]}), "activation": To("tanh", {"hidden": [8]})},
+        "mlp": {"hidden": To([6], {"hidden": [8]}), "activation": To("tanh", {"hidden": [8]}), "bias": False},
         "conv": {"width": To(8, {"width": 4}), "norm": To("batch", {"width": 4})},
         "resnetv2": {
             "width": To(12, SMALL_RESNET),
@@ -199,7 +203,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "regularizers": {
-        "kl": {"weight": LINEAR, "free_bits": 50.0},
+        "kl": {"weight": LINEAR, "free_bits": 50.0, "estimator": "sampled"},
         "variance_collapse": {"weight": LINEAR},
         "population_kl": {"weight": LINEAR, "variance": "total", "eps": 0.1},
         "aggregate_kl": {"weight": LINEAR},
@@ -216,7 +220,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "adversarial_losses": {"bce": {}, "hinge": {}, "least_squares": {}},
-    "objectives": {"elbo": {"draws": 3}},
+    "objectives": {"elbo": {"draws": 3, "exact": True}, "iwae": {"draws": 3, "estimator": "dreg"}},
     "optimizers": {
         "adam": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "fused": False},
         "adamw": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.5, "fused": False},
@@ -229,12 +233,15 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "end": To(0.5, {"steps": 4}),
             "steps": To(5, {"steps": 4}),
             "delay": To(2, {"steps": 4}),
+            "portion": To(0.5, {"steps": None, "portion": 0.25}),
         },
         "cosine": {
             "start": To(0.5, {"steps": 4}),
             "end": To(0.5, {"steps": 4}),
             "steps": To(5, {"steps": 4}),
             "delay": To(2, {"steps": 4}),
+            "portion": To(0.5, {"steps": None, "portion": 0.25}),
+            "warmup": To(3, {"steps": 4}),
         },
         "cyclic": {
             "start": To(0.5, {"period": 4}),

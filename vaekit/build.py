@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from vaekit import compatibility
 from vaekit.config import RunConfig
 from vaekit.errors import VaekitError, suggest
 from vaekit.models.vae import VAE
@@ -27,6 +28,8 @@ from vaekit.registry import (
 from vaekit.training.trainer import Trainer
 
 __all__ = ["model", "objective", "trainer"]
+
+_ADVICE = "see `vaekit list pairs`"
 
 
 def model(config: RunConfig, data_shape: tuple[int, ...]) -> VAE:
@@ -91,13 +94,17 @@ def trainer(config: RunConfig) -> Trainer:
 
 
 def _refuse_misfits(config: RunConfig) -> None:
-    """Refuse a part whose metadata names what it must be used with, when it is used with something else."""
+    """Refuse parts whose metadata say that they do not go together."""
     chosen: dict[str, str] = {
         "posteriors": config.posterior.get("name", ""),
         "priors": config.prior.get("name", ""),
         "likelihoods": config.likelihood.get("name", ""),
     }
-    parts = [*chosen.items(), *(("regularizers", name) for name in config.regularizers)]
+    parts = [
+        *chosen.items(),
+        *(("regularizers", name) for name in config.regularizers),
+        ("objectives", config.objective.get("name", "")),
+    ]
     for family, name in parts:
         FAMILIES[family].get(name)  # What a plug-in's part works with is known once it is imported.
         for other, allowed in FAMILIES[family].info(name).only_with.items():
@@ -107,3 +114,12 @@ def _refuse_misfits(config: RunConfig) -> None:
                     f"{FAMILIES[family].kind} '{name}' does not work with the {kind} '{chosen[other]}': "
                     f"set {kind} to {' or '.join(allowed)}, or leave '{name}' out"
                 )
+    q, p = chosen["posteriors"], chosen["priors"]
+    if (both := compatibility.pair(q, p)).kind == "impossible":
+        raise VaekitError(f"the posterior '{q}' and the prior '{p}' do not go together: {both.reason}; {_ADVICE}")
+    for family, name in parts[3:]:
+        if reason := compatibility.missing(FAMILIES[family].info(name), q, p):
+            raise VaekitError(
+                f"the {FAMILIES[family].kind} '{name}' cannot be used with the posterior '{q}' and the prior '{p}': "
+                f"{reason}; {_ADVICE}"
+            )

@@ -23,12 +23,14 @@ class Latents:
         p: The prior, `batch_shape ()`, `event_shape (D,)`.
         z: The draws, shape (S, B, D).
         weights: Their weights, shape (S, B), summing to one over S (in value, or in expectation).
+        step: Optimiser steps taken so far, for terms that change as training goes on.
     """
 
     q: torch.distributions.Distribution
     p: torch.distributions.Distribution
     z: Tensor
     weights: Tensor
+    step: int = 0
 
     def expect(self, values: Tensor) -> Tensor:
         """Return the posterior expectation of `values` (S, B), shape (B,)."""

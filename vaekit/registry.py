@@ -63,6 +63,12 @@ class Info:
         needs: What it needs from its neighbours, as plain words (`"batch of two or more"`).
         supports: What it offers its neighbours (`"reparameterised"`, `"closed-form KL to standard_normal"`).
         only_with: Family -> the only names of that family it works with; `build` refuses any other.
+        support: Where the latent lives, for posteriors and priors: `"real"`, `"interval"` (a box), `"counts"`,
+            `"one-hot"` or `"sphere"`; empty where that is not known.
+        closed_kl: For posteriors, the priors to which their KL has a closed form.
+        bounded_kl: For posteriors, the priors to which their KL is sampled and has closed-form bounds.
+        requires: For regularizers and objectives, what a posterior must support (`"reparameterised"`,
+            `"factorised"`, ...), and `"finite KL"` where the KL to the prior must be finite.
         provider: The distribution package that brought it.
     """
 
@@ -73,6 +79,10 @@ class Info:
     needs: tuple[str, ...] = ()
     supports: tuple[str, ...] = ()
     only_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    support: str = ""
+    closed_kl: tuple[str, ...] = ()
+    bounded_kl: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     provider: str = "vaekit"
 
 
@@ -105,7 +115,7 @@ class Registry:
 
         Arguments:
             name: The name used in recipes.
-            metadata: `about`, `source`, `needs`, `supports` and `only_with` of `Info`.
+            metadata: The other fields of `Info`: `about`, `source`, `needs`, `supports`, ...
 
         Raises:
             VaekitError: The name is taken by another part.

@@ -22,10 +22,11 @@ from vaekit.files import load_tensors, save_json, save_tensors, save_text, stora
 from vaekit.models.vae import VAE
 from vaekit.registry import datasets
 from vaekit.reporting.images import Images
+from vaekit.schedules import with_steps
 from vaekit.training.interrupt import listen
 from vaekit.training.listeners import Listener
 from vaekit.training.loop import Fit
-from vaekit.training.trainer import check_batch
+from vaekit.training.trainer import check_fit
 
 __all__ = ["Run", "recipe"]
 
@@ -110,11 +111,15 @@ class Run:
         """
         leader = rundir.is_leader()
         loader = self._loader_options()
-        trainer = build.trainer(self.config)
         self.config = self.config.model_copy(update={"data_shape": self.data.shape})
-        model = build.model(self.config, self.data.shape)
-        objective = build.objective(self.config, self.data.shape)
-        check_batch(objective, loader["batch_size"], len(self.data.train))
+        # A schedule may speak of a share of the run; what is kept and resumed is the share.
+        asked = build.trainer(self.config)
+        steps = asked.epochs * max(len(self.data.train) // loader["batch_size"], 1)
+        config = RunConfig(**with_steps(self.config.model_dump(), min(steps, asked.max_steps or steps)))
+        trainer = build.trainer(config)
+        model = build.model(config, self.data.shape)
+        objective = build.objective(config, self.data.shape)
+        check_fit(model, objective, loader["batch_size"], len(self.data.train))
         out = self.out = rundir.settle(self.config, self.out, resume, leader)
         resume = resume and not rundir.untouched(out)
         environment = rundir.describe(self.config, self.data, objective, command or f"vaekit run {out}/config.yaml")

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from vaekit.errors import VaekitError
 from vaekit.registry import schedules
 
-__all__ = ["Scalar", "Schedule", "as_schedule", "constant", "cosine", "cyclic", "linear", "step"]
+__all__ = ["Scalar", "Schedule", "as_schedule", "constant", "cosine", "cyclic", "linear", "step", "with_steps"]
 
 Schedule: TypeAlias = Callable[[int], float]
 Scalar: TypeAlias = float | Mapping[str, Any] | Schedule
@@ -40,6 +40,42 @@ def _positive(steps: int, name: str) -> None:
         raise VaekitError(f"{name} schedule: steps must be 1 or more, not {steps}")
 
 
+def _length(steps: int | None, portion: float | None, name: str) -> Callable[[], int]:
+    """Return what gives a ramp's length in steps; a share of a run that was never filled in has none."""
+    if (steps is None) == (portion is None):
+        raise VaekitError(f"{name} schedule: give either steps or portion, a share of the run's steps")
+    if portion is not None and not 0.0 < portion <= 1.0:
+        raise VaekitError(f"{name} schedule: portion must be above 0 and at most 1, not {portion:g}")
+    if steps is not None:
+        _positive(steps, name)
+
+    def length() -> int:
+        if steps is None:
+            raise VaekitError(f"{name} schedule: 'portion' is for runs from recipes; give 'steps' here")
+        return steps
+
+    return length
+
+
+def _written(steps: int | None, portion: float | None) -> str:
+    return f"{steps}" if portion is None else f"{100 * portion:g} %"
+
+
+def with_steps(options: Any, total: int) -> Any:
+    """Return options in which every schedule's `portion` has become `steps`, of a run of `total` steps.
+
+    Examples:
+        >>> with_steps({"weight": {"name": "linear", "portion": 0.5}}, 300)
+        {'weight': {'name': 'linear', 'steps': 150}}
+    """
+    if isinstance(options, Mapping):
+        done = {key: with_steps(value, total) for key, value in options.items()}
+        if done.get("name") in schedules.names() and (portion := done.pop("portion", None)) is not None:
+            done["steps"] = max(1, round(portion * total))
+        return done
+    return options
+
+
 class _Described:
     """A schedule with a readable repr."""
 
@@ -64,45 +100,61 @@ def constant(*, value: float) -> Schedule:
 
 
 @schedules.register("linear", about="A straight line from start to end over so many steps, then end")
-def linear(*, start: float = 0.0, end: float = 1.0, steps: int, delay: int = 0) -> Schedule:
+def linear(
+    *, start: float = 0.0, end: float = 1.0, steps: int | None = None, portion: float | None = None, delay: int = 0
+) -> Schedule:
     """Return a straight line from `start` to `end` over `steps` steps, beginning at step `delay`; `end` afterwards.
 
     Arguments:
         start: The value at first.
         end: The value at last.
         steps: Steps from one to the other.
+        portion: The share of a run's steps from one to the other, instead of `steps`; in recipes, where a run fills in
+            the number.
         delay: Steps before it begins.
 
     Raises:
-        VaekitError: `steps` is below 1.
+        VaekitError: `steps` is below 1, `portion` not within (0, 1], or not exactly one of them is given.
     """
-    _positive(steps, "linear")
+    length = _length(steps, portion, "linear")
     return _Described(
-        f"linear({start:g} -> {end:g} in {steps})",
-        lambda step: start + (end - start) * min(max((step - delay) / steps, 0.0), 1.0),
+        f"linear({start:g} -> {end:g} in {_written(steps, portion)})",
+        lambda step: start + (end - start) * min(max((step - delay) / length(), 0.0), 1.0),
     )
 
 
-@schedules.register("cosine", about="Half a cosine from start to end over so many steps, then end")
-def cosine(*, start: float = 1.0, end: float = 0.0, steps: int, delay: int = 0) -> Schedule:
+@schedules.register("cosine", about="Half a cosine from start to end over so many steps, then end; with a warm-up")
+def cosine(
+    *,
+    start: float = 1.0,
+    end: float = 0.0,
+    steps: int | None = None,
+    portion: float | None = None,
+    delay: int = 0,
+    warmup: int = 0,
+) -> Schedule:
     """Return half a cosine period from `start` to `end` over `steps` steps, beginning at step `delay`.
 
     Arguments:
         start: The value at first.
         end: The value at last.
         steps: Steps from one to the other.
+        portion: The share of a run's steps from one to the other, instead of `steps`; in recipes, where a run fills in
+            the number.
         delay: Steps before it begins.
+        warmup: Steps over which the value first rises from 0 in a straight line: a factor on all of the above.
 
     Raises:
-        VaekitError: `steps` is below 1.
+        VaekitError: `steps` is below 1, `portion` not within (0, 1], or not exactly one of them is given.
     """
-    _positive(steps, "cosine")
+    length = _length(steps, portion, "cosine")
 
     def value(step: int) -> float:
-        progress = min(max((step - delay) / steps, 0.0), 1.0)
-        return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        progress = min(max((step - delay) / length(), 0.0), 1.0)
+        rise = min((step + 1) / warmup, 1.0) if warmup > 0 else 1.0
+        return rise * (end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
-    return _Described(f"cosine({start:g} -> {end:g} in {steps})", value)
+    return _Described(f"cosine({start:g} -> {end:g} in {_written(steps, portion)})", value)
 
 
 @schedules.register(

@@ -17,7 +17,8 @@ __all__ = ["StudentT"]
     "student_t",
     about="Independent Student-t per dimension, with a fixed number of degrees of freedom",
     source="Student, The probable error of a mean, Biometrika 6, 1908",
-    supports=("reparameterised", "sampled KL to any prior"),
+    supports=("reparameterised", "finite Fisher information", "moments", "factorised"),
+    support="real",
 )
 class StudentT(Posterior):
     r"""$q(z|x) = \prod_d t_\nu(z_d; \mu_d(x), s_d(x))$.

@@ -29,6 +29,13 @@ class Decoder(nn.Module):
         """The weight of the last layer with one."""
         return [p for p in self.parameters() if p.dim() > 1][-1]
 
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The decoder's only layer where the decoder is linear, else None."""
+        layers = [m for m in self.modules() if not list(m.children()) and not isinstance(m, nn.Unflatten | nn.Flatten)]
+        only = layers[0] if len(layers) == 1 else None
+        return only if isinstance(only, nn.Linear) else None
+
 
 class Backbone:
     """Builds an encoder and a decoder for any data shape; it holds options, not weights.

@@ -34,6 +34,7 @@ class MLP(Backbone):
     Arguments:
         hidden: The sizes of the encoder's hidden layers, in order.
         activation: The activation after each hidden layer.
+        bias: Whether the layers have biases.
 
     Raises:
         VaekitError: A hidden size is not positive, or the activation is unknown.
@@ -50,6 +51,7 @@ class MLP(Backbone):
 
     hidden: Sequence[int] = (512, 256)
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+    bias: bool = True
 
     def __post_init__(self) -> None:
         for size in self.hidden:
@@ -59,7 +61,7 @@ class MLP(Backbone):
     def _stack(self, *sizes: int) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [nn.Linear(inputs, outputs), _ACTIVATIONS[self.activation]()]
+            layers += [nn.Linear(inputs, outputs, bias=self.bias), _ACTIVATIONS[self.activation]()]
         return layers
 
     def encoder(self, data_shape: tuple[int, ...]) -> SequentialEncoder:
@@ -72,6 +74,6 @@ class MLP(Backbone):
         sizes = (latent_dim, *reversed(self.hidden))
         return SequentialDecoder(
             *self._stack(*sizes),
-            nn.Linear(sizes[-1], math.prod(decoded_shape)),
+            nn.Linear(sizes[-1], math.prod(decoded_shape), bias=self.bias),
             nn.Unflatten(1, tuple(decoded_shape)),
         )

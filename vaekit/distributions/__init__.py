@@ -1,6 +1,6 @@
 """Distributions and divergences: pure probability, no networks."""
 
-from vaekit.distributions.draws import Draws, draw
+from vaekit.distributions.draws import Draws, draw, stopped
 from vaekit.distributions.kl import kl_divergence, kl_method, mixture_kl_lower_bound, mixture_kl_upper_bound
 from vaekit.distributions.mixture import Estimator, GaussianMixture, as_mixture
 
@@ -14,4 +14,5 @@ __all__ = [
     "kl_method",
     "mixture_kl_lower_bound",
     "mixture_kl_upper_bound",
+    "stopped",
 ]

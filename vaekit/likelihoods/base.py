@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from vaekit.errors import VaekitError
+
 __all__ = ["Likelihood"]
 
 
@@ -39,6 +41,24 @@ class Likelihood(nn.Module):
     def forward(self, decoded: Tensor) -> torch.distributions.Distribution:
         """Return p(x|z) for `decoded` (..., *parameters_shape): `batch_shape (...)`, `event_shape data_shape`."""
         raise NotImplementedError
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, x: Tensor) -> Tensor:
+        r"""Return $\mathbb E[\log p(x\mid y)]$ in nats over decoder outputs y of given moments, shape (B,).
+
+        It has a closed form where log p is quadratic in the decoder's output, as for `gaussian`.
+
+        Arguments:
+            mean: The mean of the decoder's output, shape (B, *parameters_shape).
+            variance: Its variances, of the same shape.
+            x: The data (B, *data_shape).
+
+        Raises:
+            VaekitError: This likelihood has no closed form of it.
+        """
+        raise VaekitError(
+            f"the {type(self).__name__} likelihood has no closed-form expectation: use the likelihood 'gaussian' or "
+            "'sum_squared_error', or leave the objective's option 'exact' out"
+        )
 
     def bits_per_dim(self, nats: float) -> float:
         """Convert nats per sample to bits per dimension of 8-bit data.

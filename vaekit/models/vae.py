@@ -5,7 +5,8 @@ Shapes: S draws, B samples, D latent dimensions, X the data shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -36,11 +37,21 @@ class Output:
     Arguments:
         latents: Posterior, prior, draws and weights.
         likelihood: p(x|z) of every draw: `batch_shape (S, B)`, `event_shape X`.
+        monitors: Scalars about the posterior for the log.
+        expected_log_prob: x to E_q[log p(x|z)] in closed form, shape (B,), where that was asked for.
     """
 
-    def __init__(self, latents: Latents, likelihood: Distribution) -> None:
+    def __init__(
+        self,
+        latents: Latents,
+        likelihood: Distribution,
+        monitors: Mapping[str, Tensor],
+        expected_log_prob: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.latents = latents
         self.likelihood = likelihood
+        self.monitors = monitors
+        self.expected_log_prob = expected_log_prob
 
     @property
     def images(self) -> Tensor:
@@ -105,6 +116,7 @@ class VAE(nn.Module):
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
+        prior.attach(encoder, posterior, likelihood)
 
     @property
     def latent_dim(self) -> int:
@@ -149,13 +161,46 @@ class VAE(nn.Module):
         with without_autocast(z.device):
             return self.likelihood(at_least_float32(decoded).reshape(*z.shape[:-1], *decoded.shape[1:]))
 
-    def forward(self, x: Tensor, draws: int = 1) -> Output:
-        """Return latents and likelihood for x (B, *X); the posterior decides how many draws `draws` becomes."""
+    def decoded_moments(self, q: Distribution) -> tuple[Tensor, Tensor]:
+        r"""Return mean and variances of the decoder's output under q, in closed form, shape (B, *parameters_shape) each.
+
+        For a linear decoder with matrix $\Phi$ and a q of independent dimensions these are $\Phi\,\mathbb E[z]$ (plus
+        the bias) and $\sum_j\operatorname{Var}[z_j]\,\Phi_{\cdot j}^2$.
+
+        Raises:
+            VaekitError: The decoder is not linear.
+        """
+        layer = self.decoder.linear
+        if layer is None:
+            raise VaekitError(
+                "the exact expectation needs a linear decoder: use the backbone {name: mlp, hidden: []}, or leave the "
+                "objective's option 'exact' out"
+            )
+        mean = at_least_float32(self.decoder(q.mean))
+        with without_autocast(mean.device):
+            variance = torch.nn.functional.linear(q.variance, at_least_float32(layer.weight).square())
+        return mean, variance.reshape(mean.shape)
+
+    def forward(self, x: Tensor, draws: int = 1, step: int = 0, exact: bool = False) -> Output:
+        """Return latents and likelihood for x (B, *X); the posterior decides how many draws `draws` becomes.
+
+        Arguments:
+            x: The data (B, *X).
+            draws: Draws per sample.
+            step: Optimiser steps taken so far, for posteriors and terms that change as training goes on.
+            exact: Whether to give E_q[log p(x|z)] in closed form too.
+
+        Raises:
+            VaekitError: `exact`, and the decoder is not linear.
+        """
+        self.posterior.step = step
         q, p = self._encode(x)
         with without_autocast(x.device):
             z, weights = draw(q, draws)
-            latents = Latents(q, p, z, weights)
-        return Output(latents, self.decode(z))
+            latents = Latents(q, p, z, weights, step)
+            monitors = self.posterior.monitor(q, p)
+        expected = partial(self.likelihood.expected_log_prob, *self.decoded_moments(q)) if exact else None
+        return Output(latents, self.decode(z), monitors, expected)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x|z) at the posterior mean, shape (B, *X)."""

@@ -2,5 +2,6 @@
 
 from vaekit.objectives.adversary import Adversary
 from vaekit.objectives.elbo import Objective, Phase
+from vaekit.objectives.iwae import IWAE
 
-__all__ = ["Adversary", "Objective", "Phase"]
+__all__ = ["IWAE", "Adversary", "Objective", "Phase"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from vaekit.errors import VaekitError
@@ -54,6 +56,8 @@ class Objective(nn.Module):
         regularizers: Name to regularizer; the name is the term's name in the log.
         draws: Draws per sample from the posterior.
         adversary: A discriminator with its loss and weight; `None` for none.
+        exact: Whether the reconstruction term is the closed-form expectation, which a linear decoder with a Gaussian
+            likelihood has, instead of a mean over draws.
 
     Raises:
         VaekitError: `draws` is below 1.
@@ -72,6 +76,7 @@ class Objective(nn.Module):
         adversary: Adversary | None = None,
         *,
         draws: int = 1,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         if draws < 1:
@@ -79,6 +84,7 @@ class Objective(nn.Module):
         self.regularizers = nn.ModuleDict(dict(regularizers or {}))
         self.adversary = adversary
         self.draws = draws
+        self.exact = exact
 
     @property
     def terms(self) -> dict[str, Regularizer]:
@@ -101,13 +107,43 @@ class Objective(nn.Module):
         phases: dict[str, nn.Module] = {"vae": model}
         if self.adversary is not None:
             phases["discriminator"] = self.adversary.discriminator
+        phases |= {f"{name}_critic": term.critic for name, term in self.terms.items() if term.critic is not None}
         return phases
+
+    def prepare(self, model: VAE, samples: int) -> None:
+        """Make ready for training: tell the terms what they cannot know, and try everything once.
+
+        The trial is one evaluation of two blank samples without gradients. It finds what cannot work (an infinite KL,
+        an exact expectation of a decoder that is not linear) before anything is trained or written.
+
+        Arguments:
+            model: The model.
+            samples: The number of training samples.
+
+        Raises:
+            VaekitError: Parts do not go together.
+        """
+        for term in self.terms.values():
+            term.prepare(model.latent_dim, samples)
+        modes = model.training
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            weight = model.last_layer
+            x = torch.zeros(2, *model.data_shape, dtype=weight.dtype, device=weight.device)
+            self.evaluate(self.run(model.eval(), x), x)
+        model.train(modes)
+
+    def run(self, model: nn.Module, x: Tensor, step: int = 0) -> Output:
+        """Return the forward pass that this objective needs."""
+        output: Output = model(x, self.draws, step, self.exact)
+        return output
 
     def regularization(self, latents: Latents, step: int = 0) -> Tensor:
         """Return the weighted sum of the regularizers, in nats per sample: what a Pyro guide needs as its factor."""
         return self._regularize(latents, step)[0]
 
     def _regularize(self, latents: Latents, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        latents = dataclasses.replace(latents, step=step)
         total = latents.z.new_zeros(())
         terms: dict[str, Tensor] = {}
         with without_autocast(latents.z.device):
@@ -120,14 +156,22 @@ class Objective(nn.Module):
     def evaluate(self, output: Output, x: Tensor, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the reconstruction term, the regularization and all terms by name, without the adversary."""
         with without_autocast(x.device):
-            reconstruction = -output.latents.expect(output.likelihood.log_prob(x)).mean()
+            reconstruction = self._reconstruct(output, x)
         regularization, terms = self._regularize(output.latents, step)
-        loss = reconstruction + regularization
-        return (
-            reconstruction,
-            regularization,
-            {"loss": loss.detach(), "reconstruction": reconstruction.detach(), **terms},
-        )
+        return reconstruction, regularization, self._named(reconstruction, regularization, terms, output)
+
+    def _reconstruct(self, output: Output, x: Tensor) -> Tensor:
+        """Return the mean of -E_q[log p(x|z)] over the batch."""
+        if output.expected_log_prob is not None:
+            return -output.expected_log_prob(x).mean()
+        return -output.latents.expect(output.likelihood.log_prob(x)).mean()
+
+    def _named(
+        self, reconstruction: Tensor, regularization: Tensor, terms: Mapping[str, Tensor], output: Output
+    ) -> dict[str, Tensor]:
+        """Return all terms by name, detached."""
+        named = {"loss": reconstruction + regularization, "reconstruction": reconstruction, **terms, **output.monitors}
+        return {name: term.detach() for name, term in named.items()}
 
     def phases(self, model: VAE, x: Tensor, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
         """Yield the updates of one step, in order; each loss is computed after the update before it.
@@ -138,11 +182,12 @@ class Objective(nn.Module):
             step: Optimiser steps taken so far.
             wrapped: Phase name to the module as the engine wraps it (for data-parallel training, compilation).
         """
-        output: Output = wrapped["vae"](x, self.draws)
+        output = self.run(wrapped["vae"], x, step)
         reconstruction, regularization, terms = self.evaluate(output, x, step)
         loss = reconstruction + regularization
         if self.adversary is None or not self.adversary.active(step):
             yield Phase("vae", loss, terms)
+            yield from self._critics(output, step, wrapped)
             return
         fakes, weights = output.images, output.latents.weights
         adversarial, adversarial_terms = self.adversary.generator_loss(
@@ -153,3 +198,14 @@ class Objective(nn.Module):
             "discriminator",
             *self.adversary.discriminator_loss(wrapped["discriminator"], x, fakes.detach(), weights.detach(), step),
         )
+        yield from self._critics(output, step, wrapped)
+
+    def _critics(self, output: Output, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
+        """Yield the update of every critic, on the draws of the same forward pass."""
+        latents = output.latents
+        latents = dataclasses.replace(latents, z=latents.z.detach(), weights=latents.weights.detach(), step=step)
+        for name, term in self.terms.items():
+            if term.critic is not None:
+                with without_autocast(latents.z.device):
+                    loss = term.critic_loss(wrapped[f"{name}_critic"], latents)
+                yield Phase(f"{name}_critic", loss, {f"{name}_critic": loss.detach()})

@@ -19,10 +19,14 @@ class Posterior(nn.Module):
         latent_dim: The number D of latent dimensions.
 
     Attributes:
+        step: Optimiser steps taken so far, for options that are schedules; the model sets it.
+        relaxes: Whether training draws from a relaxation and evaluation from the posterior itself.
         passes: Decoder passes per requested draw (see `vaekit.distributions.draw`): 1, unless the posterior's
             distribution answers with more draws than were asked for.
     """
 
+    step: int = 0
+    relaxes: bool = False
     passes: int = 1
 
     def __init__(self, features: int, latent_dim: int) -> None:
@@ -33,3 +37,9 @@ class Posterior(nn.Module):
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x) for features of shape (B, F); the prior is there for posteriors that are relative to it."""
         raise NotImplementedError
+
+    def monitor(
+        self, q: torch.distributions.Distribution, prior: torch.distributions.Distribution
+    ) -> dict[str, Tensor]:
+        """Return scalars about one batch's posterior that are worth a line in the log; none by default."""
+        return {}

@@ -24,7 +24,9 @@ __all__ = ["GaussianMixture"]
     about="Mixture of diagonal Gaussians, with gradients for weights, locations and scales",
     source="M. Jankowiak and F. Obermeyer, Pathwise Derivatives Beyond the Reparameterization Trick, 2018, "
     "arXiv 1806.01851",
-    supports=("reparameterised", "sampled KL to any prior", "closed-form bounds of the KL to standard_normal"),
+    supports=("reparameterised", "finite Fisher information", "moments", "gaussian components"),
+    support="real",
+    bounded_kl=("standard_normal", "gaussian_mixture"),
 )
 class GaussianMixture(Posterior):
     r"""$q(z|x) = \sum_k \pi_k(x) \prod_d N(z_d; \mu_{kd}(x), \sigma_{kd}^2(x))$.

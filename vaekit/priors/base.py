@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from vaekit.backbones.base import Encoder
+from vaekit.likelihoods.base import Likelihood
+from vaekit.posteriors.base import Posterior
+
 __all__ = ["Prior"]
 
 
@@ -20,6 +24,9 @@ class Prior(nn.Module):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
+
+    def attach(self, encoder: Encoder, posterior: Posterior, likelihood: Likelihood) -> None:
+        """Tell the prior about the model that it belongs to; priors made of posteriors need it."""
 
     def forward(self) -> torch.distributions.Distribution:
         """Return p(z) with `batch_shape ()` and `event_shape (latent_dim,)`."""

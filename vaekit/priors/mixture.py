@@ -21,6 +21,7 @@ __all__ = ["GaussianMixture"]
     about="Learned mixture of diagonal Gaussians",
     source="N. Dilokthanakul et al., Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders, "
     "2016, arXiv 1611.02648",
+    support="real",
 )
 class GaussianMixture(Prior):
     r"""$p(z) = \sum_k \rho_k \prod_d N(z_d; m_{kd}, s_{kd}^2)$ with learned weights, locations and scales.

@@ -24,6 +24,8 @@ class Regularizer(nn.Module):
     bound: bool = False
     #: The smallest batch, over all ranks, on which the term is defined.
     least_batch: int = 1
+    #: A network of the term's own, trained in a phase of its own to tell two kinds of latents apart; None for none.
+    critic: nn.Module | None = None
 
     def __init__(self, *, weight: Scalar = 1.0) -> None:
         super().__init__()
@@ -35,6 +37,23 @@ class Regularizer(nn.Module):
 
     def forward(self, latents: Latents) -> Tensor:
         """Return the unweighted term, a scalar: a mean over the batch, in nats per sample."""
+        raise NotImplementedError
+
+    def prepare(self, latent_dim: int, samples: int) -> None:
+        """Take in, once before training, what a term cannot know by itself.
+
+        Arguments:
+            latent_dim: The number D of latent dimensions.
+            samples: The number of training samples.
+        """
+
+    def critic_loss(self, critic: nn.Module, latents: Latents) -> Tensor:
+        """Return the loss of the term's critic, for detached latents.
+
+        Arguments:
+            critic: The critic as the engine wraps it.
+            latents: The latent side of the batch; its draws carry no gradient.
+        """
         raise NotImplementedError
 
     def notes(self, batch_size: int, latent_dim: int) -> list[str]:

@@ -56,6 +56,7 @@ def population_kl_floor(batch_size: int, latent_dim: int) -> float:
     about="GAMIX: KL of the moment-matched aggregate posterior of the batch to N(0, I); a surrogate, not a bound",
     source="Rivera, How to train your VAE, 2024, arXiv 2309.13160",
     needs=("batch of two or more",),
+    requires=("moments",),
     only_with={"priors": ("standard_normal",)},
 )
 class PopulationKL(Regularizer):
@@ -125,6 +126,7 @@ class PopulationKL(Regularizer):
     source="Hoffman and Johnson, ELBO surgery, 2016 (the aggregate posterior); Rivera, How to train your VAE, 2024, "
     "arXiv 2309.13160",
     needs=("gaussian or gmm posterior", "batch of two or more"),
+    requires=("finite KL", "gaussian components"),
 )
 class AggregateKL(Regularizer):
     r"""The KL of the uniform mixture over the batch's posteriors to the prior, estimated from one draw each:

@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.parametrize import is_parametrized
 
 from vaekit.errors import VaekitError
+from vaekit.posteriors.base import Posterior
 from vaekit.registry import Registry
 
 __all__ = ["Contract", "ModuleContract", "fixed", "without_gradient"]
@@ -185,7 +186,7 @@ class ModuleContract(Contract):
             torch.testing.assert_close(alone, together[row : row + 1], rtol=1e-4, atol=1e-4)
 
     def test_train_and_eval_agree(self) -> None:
-        """Training and evaluation give the same numbers, but for batch statistics, dropout and spectral norms."""
+        """Training and evaluation give the same numbers, but for batch statistics, dropout, spectral norms and relaxations."""
         module, inputs = self.module(), self.inputs()
         if any(_depends_on_mode(layer) for layer in module.modules()):
             pytest.skip("a layer of this part is meant to differ between training and evaluation")
@@ -197,4 +198,6 @@ class ModuleContract(Contract):
 
 
 def _depends_on_mode(layer: nn.Module) -> bool:
-    return isinstance(layer, _BatchNorm) or is_parametrized(layer) or (isinstance(layer, _DropoutNd) and layer.p > 0)
+    relaxes = isinstance(layer, Posterior) and layer.relaxes
+    dropout = isinstance(layer, _DropoutNd) and layer.p > 0
+    return relaxes or dropout or isinstance(layer, _BatchNorm) or is_parametrized(layer)

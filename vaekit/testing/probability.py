@@ -61,9 +61,9 @@ class PosteriorContract(ModuleContract):
     registry: ClassVar[Registry] = posteriors
 
     def prior(self, latent_dim: int) -> Distribution:
-        """Return the prior beside it: the first that `only_with` names, otherwise the standard normal."""
-        known = self.name in self.registry.names()
-        names = self.registry.info(self.name).only_with.get("priors", ()) if known else ()
+        """Return the prior beside it: the first that `only_with` or `closed_kl` names, otherwise the standard normal."""
+        info = self.registry.info(self.name) if self.name in self.registry.names() else None
+        names = (*info.only_with.get("priors", ()), *info.closed_kl) if info else ()
         return priors.build((*names, "standard_normal")[0], latent_dim)()
 
     def module(self) -> Posterior:

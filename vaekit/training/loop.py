@@ -200,7 +200,7 @@ class Loop:
             meter: dict[str, float] = {}
             for x in self.valid.epoch(0):
                 with self._autocast():
-                    output = model(x, session.objective.draws)
+                    output = session.objective.run(model, x, session.step)
                     _, _, terms = session.objective.evaluate(output, x, session.step)
                 for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):
                     meter[name] = meter.get(name, 0.0) + value * len(x) / len(self.data.valid)

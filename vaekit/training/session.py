@@ -32,7 +32,7 @@ class Session:
         fabric: The launched engine.
         model: The model.
         objective: The objective.
-        optimizer_specs: Phase name to optimiser, by name or mapping.
+        optimizer_specs: `vae` and `discriminator` to optimiser, by name or mapping.
         ema: Decay of the weights' moving average, or `None`.
         compiled: Whether to compile the networks.
         out: The run directory, or `None` to keep nothing on disk.
@@ -60,8 +60,10 @@ class Session:
         self.wrapped: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
         for name, module in modules.items():
-            spec = optimizer_specs[name]
-            where = "trainer.optimizer" if name == "vae" else f"trainer.{name}_optimizer"
+            # Critics of regularizers are discriminators too.
+            role = "vae" if name == "vae" else "discriminator"
+            spec = optimizer_specs[role]
+            where = "trainer.optimizer" if role == "vae" else "trainer.discriminator_optimizer"
             parameters = [p for p in module.parameters() if p.requires_grad]
             optimizer: Optimizer = optimizers.build(spec, parameters, where=where)
             self.wrapped[name], optimizer.inner = fabric.setup(module, optimizer.inner)

@@ -21,7 +21,7 @@ from vaekit.training.listeners import Listener, TensorBoard
 from vaekit.training.loop import Fit, Loop
 from vaekit.training.session import Session
 
-__all__ = ["Fit", "Trainer", "check_batch"]
+__all__ = ["Fit", "Trainer", "check_fit"]
 
 
 class Trainer:
@@ -34,7 +34,7 @@ class Trainer:
         epochs: Passes over the training data.
         max_steps: Stop after so many optimiser steps, however many epochs that is.
         optimizer: Name or mapping; its `lr` may be a schedule.
-        discriminator_optimizer: The discriminator's; `None` for the same as `optimizer`.
+        discriminator_optimizer: That of the discriminator, and of regularizers' critics; `None` for the same as `optimizer`.
         ema: Decay of a moving average of the weights, which is then what is evaluated and kept; `None` for none.
         clip: Largest gradient norm, per phase; `None` for no clipping.
         precision: `"float32"`, or `"bf16"` for networks under autocast to bfloat16 (densities stay in float32).
@@ -152,7 +152,7 @@ class Trainer:
             raise VaekitError("resume needs the run directory: give out")
         if out is not None and not resume and (Path(out) / "metrics.jsonl").exists():
             raise VaekitError(f"{out} already holds a run: resume it, or give another directory")
-        check_batch(objective, batch_size, len(data.train))
+        check_fit(model, objective, batch_size, len(data.train))
         fabric = self.launch()
         world = fabric.world_size
         if batch_size % world:
@@ -207,11 +207,12 @@ class Trainer:
             return loop.run(interrupt)
 
 
-def check_batch(objective: Objective, batch_size: int, samples: int) -> None:
-    """Refuse a batch that the objective or the data cannot serve, before anything is launched or written.
+def check_fit(model: VAE, objective: Objective, batch_size: int, samples: int) -> None:
+    """Make the objective ready, and refuse what cannot be trained, before anything is launched or written.
 
     Raises:
-        VaekitError: The batch is smaller than a term needs, or larger than the training split.
+        VaekitError: The batch is smaller than a term needs or larger than the training split, or model and objective
+            do not go together.
     """
     for name, term in objective.terms.items():
         if batch_size < term.least_batch:
@@ -223,3 +224,4 @@ def check_batch(objective: Objective, batch_size: int, samples: int) -> None:
         raise VaekitError(
             f"data.batch_size {batch_size:,} is larger than the training split of {samples:,} samples: make it smaller"
         )
+    objective.prepare(model, samples)

@@ -1,0 +1,88 @@
+"""Which posteriors, priors and terms go together: read from the metadata, without importing a part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from vaekit.registry import Info, posteriors, priors
+
+__all__ = ["Kind", "Pair", "missing", "pair"]
+
+Kind: TypeAlias = Literal["closed", "bound", "sampled", "infinite", "impossible"]
+
+_PLACES = {
+    "real": "all of real space",
+    "interval": "a box",
+    "counts": "counts",
+    "one-hot": "one-hot vectors",
+    "sphere": "a sphere",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How a posterior's KL to a prior is computed, and why not, where it is not.
+
+    Arguments:
+        kind: `"closed"`: in closed form; `"bound"`: sampled, with closed-form bounds; `"sampled"`; `"infinite"`: the
+            two share a space and the posterior reaches beyond the prior, so that only terms without a KL can be used;
+            `"impossible"`: they do not share a space, or one of them is made for others.
+        reason: For the last two, why, as half a sentence.
+    """
+
+    kind: Kind
+    reason: str = ""
+
+
+def pair(posterior: str, prior: str) -> Pair:
+    """Return how a posterior and a prior go together, by name.
+
+    Raises:
+        VaekitError: One of the names is unknown.
+
+    Examples:
+        >>> pair("gaussian", "standard_normal").kind
+        'closed'
+    """
+    q, p = posteriors.info(posterior), priors.info(prior)
+    for one, family, other in ((q, "priors", p), (p, "posteriors", q)):
+        allowed = one.only_with.get(family, (other.name,))
+        if other.name not in allowed:
+            return Pair("impossible", f"'{one.name}' works with {' or '.join(allowed)} only")
+    if prior in q.closed_kl:
+        return Pair("closed")
+    if q.support and p.support:
+        reason = f"'{q.name}' lives on {_PLACES[q.support]} and '{p.name}' on {_PLACES[p.support]}"
+        if _space(q) != _space(p):
+            return Pair("impossible", reason)
+        if p.support == "interval":
+            return Pair("infinite", f"{reason}, which does not hold it")
+    return Pair("bound" if prior in q.bounded_kl else "sampled")
+
+
+def _space(info: Info) -> str:
+    return "real" if info.support == "interval" else info.support
+
+
+def missing(part: Info, posterior: str, prior: str) -> str:
+    """Return why a regularizer or an objective cannot be used with a posterior and a prior; empty if it can.
+
+    Arguments:
+        part: The metadata of the regularizer or objective.
+        posterior: The posterior's name.
+        prior: The prior's name.
+    """
+    both = pair(posterior, prior)
+    if both.kind == "impossible":
+        return both.reason
+    if "finite KL" in part.requires and both.kind == "infinite":
+        return f"it needs a finite KL, and {both.reason}"
+    offered = posteriors.info(posterior).supports
+    lacking = [what for what in part.requires if what != "finite KL" and what not in offered]
+    return f"it needs a posterior with {_and(lacking)}, which '{posterior}' does not offer" if lacking else ""
+
+
+def _and(words: Iterable[str]) -> str:
+    return " and ".join(words)
