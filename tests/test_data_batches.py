@@ -119,6 +119,32 @@ def test_flips(dtype: torch.dtype) -> None:
     assert len({tuple(row.tolist()) for row in chosen}) == len(chosen), "every batch of every epoch has its own draw"
 
 
+def test_binary_draws() -> None:
+    split = Split(torch.arange(256).view(1, 1, 16, 16).repeat(4000, 1, 1, 1).to(torch.uint8))
+    binary = loader(split, 2000, shuffle=False, data_range=(-1.0, 1.0), binarize=True)
+    first, second = binary.epoch(0)
+    assert set(first.unique().tolist()) == {-1.0, 1.0}
+    assert not torch.equal(first, second), "every batch has its own draws"
+    assert torch.equal(first, next(iter(binary.epoch(0)))), "an epoch repeats itself"
+    assert not torch.equal(first, next(iter(binary.epoch(1)))), "the next one does not"
+    share = (torch.cat([first, second]) > 0).float().mean(0).flatten()
+    assert (share - torch.arange(256) / 255).abs().max() < 5 * 0.5 / 4000**0.5
+    assert share[0] == 0.0
+    assert share[255] == 1.0
+
+
+def test_binary_draws_of_ranks_are_those_of_the_global_batch() -> None:
+    split = numbered(64)
+    joint = next(iter(loader(split, 16, binarize=True).epoch(2)))
+    parts = [next(iter(loader(split, 8, binarize=True, rank=rank, world=2).epoch(2))) for rank in range(2)]
+    assert torch.equal(joint, torch.cat(parts))
+
+
+def test_binary_draws_need_grey_values() -> None:
+    with pytest.raises(VaekitError, match="grey values"):
+        loader(Split(torch.zeros(4, 3)), 2, binarize=True)
+
+
 @pytest.mark.parametrize("data_range", [(0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), None])
 def test_ranges(data_range: tuple[float, float] | None) -> None:
     split = Split(torch.arange(256).view(256, 1, 1, 1).to(torch.uint8))

@@ -8,11 +8,12 @@ from typing import Literal, TypeAlias
 
 from vaekit.registry import Info, posteriors, priors
 
-__all__ = ["Kind", "Pair", "missing", "pair"]
+__all__ = ["PLACES", "Kind", "Pair", "missing", "pair"]
 
 Kind: TypeAlias = Literal["closed", "bound", "sampled", "infinite", "impossible"]
 
-_PLACES = {
+#: The words of `Info.support`, explained.
+PLACES = {
     "real": "all of real space",
     "interval": "a box",
     "counts": "counts",
@@ -54,7 +55,7 @@ def pair(posterior: str, prior: str) -> Pair:
     if prior in q.closed_kl:
         return Pair("closed")
     if q.support and p.support:
-        reason = f"'{q.name}' lives on {_PLACES[q.support]} and '{p.name}' on {_PLACES[p.support]}"
+        reason = f"'{q.name}' lives on {PLACES[q.support]} and '{p.name}' on {PLACES[p.support]}"
         if _space(q) != _space(p):
             return Pair("impossible", reason)
         if p.support == "interval":

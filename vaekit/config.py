@@ -27,7 +27,7 @@ __all__ = [
 RECIPES = Path(__file__).parent / "recipes"
 
 # What the `data` section says to the loader; the rest of it are the data set's own options.
-LOADER_OPTIONS = ("root", "batch_size", "flip", "resident")
+LOADER_OPTIONS = ("root", "batch_size", "flip", "binarize", "resident")
 
 # The parts that are named by a string or a mapping with `name`.
 _PARTS = ("backbone", "posterior", "prior", "likelihood", "objective", "data")
@@ -50,7 +50,7 @@ class RunConfig(BaseModel):
         objective: What is minimised.
         regularizers: Name to options; `{}` for the defaults, `null` for none of it.
         adversary: `discriminator`, `loss` and the options of `vaekit.Adversary`; `None` for none.
-        data: The data set with its options, and `root`, `batch_size`, `flip`, `resident`.
+        data: The data set with its options, and `root`, `batch_size`, `flip`, `binarize`, `resident`.
         data_shape: The shape of one sample, filled in when the data is loaded.
         trainer: The options of `vaekit.Trainer`.
     """

@@ -88,6 +88,7 @@ class Run:
             device=model.last_layer.device,
             shuffle=shuffle,
             flip=False,
+            binarize=bool(self.config.data.get("binarize", False)),
             seed=int(self.config.trainer.get("seed", 0)),
             drop_last=False,
             resident=False,
@@ -141,7 +142,7 @@ class Run:
         batch_size = options.setdefault("batch_size", 64)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise VaekitError(f"data.batch_size must be a whole number of 1 or more, not {batch_size!r}")
-        for key in ("flip", "resident"):
+        for key in ("flip", "binarize", "resident"):
             if not isinstance(options.get(key, False), bool):
                 raise VaekitError(f"data.{key} must be true or false, not {options[key]!r}")
         return options
@@ -239,6 +240,7 @@ class Run:
             device=self._ready().last_layer.device,
             shuffle=False,
             flip=False,
+            binarize=bool(self.config.data.get("binarize", False)),
             seed=0,
             drop_last=False,
             resident=False,

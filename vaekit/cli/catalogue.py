@@ -6,26 +6,32 @@ from typing import Annotated
 
 import typer
 
+from vaekit.compatibility import PLACES, pair
 from vaekit.errors import VaekitError, suggest
-from vaekit.registry import FAMILIES, options_of
+from vaekit.registry import FAMILIES, options_of, posteriors, priors
 from vaekit.schedules import Scalar
 
 __all__ = ["doctor", "list_", "show"]
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="recipes, posteriors, priors, ...; all if not given.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="recipes, posteriors, priors, ..., or pairs; all but pairs if not given.")
+    ] = None,
     pattern: Annotated[str, typer.Argument(help="A wildcard such as 'gam*'.")] = "*",
 ) -> None:
-    """List recipes and parts by name."""
+    """List recipes and parts by name; or `pairs`, how each posterior's KL to each prior is computed."""
     import fnmatch
 
     from vaekit.config import read_recipe, recipe_names
 
-    kinds = ["recipes", *FAMILIES]
+    kinds = ["recipes", "pairs", *FAMILIES]
     if kind is not None and kind not in kinds:
         raise VaekitError(f"unknown kind '{kind}': {suggest(kind, kinds)}")
-    for family in [kind] if kind else kinds:
+    if kind == "pairs":
+        _pairs(pattern)
+        return
+    for family in [kind] if kind else [k for k in kinds if k != "pairs"]:
         if family == "recipes":
             rows = {name: read_recipe(name).get("about", "") for name in fnmatch.filter(recipe_names(), pattern)}
         else:
@@ -35,6 +41,27 @@ def list_(
         width = max((len(name) for name in rows), default=0)
         for name, about in rows.items():
             typer.echo(f"  {name:<{width}}  {about}".rstrip())
+
+
+_MARKS = {"closed": "closed", "bound": "bound", "sampled": "sampled", "infinite": "inf", "impossible": "-"}
+
+
+def _pairs(pattern: str) -> None:
+    """Print the table of posteriors (rows) and priors (columns)."""
+    columns, rows = priors.names(), posteriors.names(pattern)
+    heads = [name.rpartition("_")[::2] for name in columns]
+    widths = [max(7, *map(len, head)) for head in heads]
+    first = max(map(len, rows), default=0)
+    for line in (0, 1):
+        typer.echo(" ".join([" " * first, *(head[line].ljust(w) for head, w in zip(heads, widths, strict=True))]).rstrip())
+    for row in rows:
+        marks = [_MARKS[pair(row, column).kind].ljust(w) for column, w in zip(columns, widths, strict=True)]
+        typer.echo(" ".join([row.ljust(first), *marks]).rstrip())
+    typer.echo(
+        "\nThe KL of the posterior (row) to the prior (column). closed: in closed form. bound: estimated from draws, with\n"
+        "closed-form bounds. sampled: estimated from draws. inf: infinite, so that only terms without a KL can be used\n"
+        "(evae_penalty, mmd, ...). -: the two do not share a space, or one of them is made for others."
+    )
 
 
 def show(
@@ -56,9 +83,11 @@ def show(
     for label, text in (("about", info.about), ("source", info.source)):
         if text:
             typer.echo(f"{label}: {text}")
-    for label, words in (("needs", info.needs), ("supports", info.supports)):
-        if words:
-            typer.echo(f"{label}: {', '.join(words)}")
+    for label in ("needs", "requires", "supports", "closed_kl", "bounded_kl"):
+        if words := getattr(info, label):
+            typer.echo(f"{label.replace('_kl', ' KL to')}: {', '.join(words)}")
+    if info.support:
+        typer.echo(f"lives on: {PLACES[info.support]}")
     for other, names in info.only_with.items():
         typer.echo(f"only with {other}: {', '.join(names)}")
     typer.echo("options:")

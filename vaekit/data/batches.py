@@ -30,7 +30,8 @@ class Batches:
         device: Where the batches are wanted.
         shuffle: A new order in every epoch; otherwise the order of the split.
         flip: Mirror each image left to right with probability 1/2.
-        seed: Seed of order and flips.
+        binarize: Draw each grey value anew as black or white, white with a probability equal to the grey value.
+        seed: Seed of order, flips and binary draws.
         rank: This process.
         world: The number of processes.
         drop_last: Leave out the samples that do not fill a global batch. Otherwise the last batch is smaller, shared
@@ -39,8 +40,8 @@ class Batches:
             and, where the device is not the CPU or the split is memory-mapped, one batch ahead in a thread.
 
     Raises:
-        VaekitError: `drop_last` with fewer samples than one global batch, flips of samples that are not images, or a
-            split that does not fit on the device.
+        VaekitError: `drop_last` with fewer samples than one global batch, flips of samples that are not images,
+            binary draws of samples that have no grey values, or a split that does not fit on the device.
 
     Examples:
         >>> import torch
@@ -59,6 +60,7 @@ class Batches:
         device: torch.device | str = "cpu",
         shuffle: bool = True,
         flip: bool = False,
+        binarize: bool = False,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -80,7 +82,10 @@ class Batches:
         self.data_range = data_range
         self.device = torch.device(device)
         self.shuffle = shuffle
+        if binarize and split.samples.dtype != torch.uint8:
+            raise VaekitError("binarize is for grey values from 0 to 255: leave data.binarize out for these samples")
         self.flip = flip
+        self.binarize = binarize
         self.seed = seed
         self.rank = rank
         self.world = world
@@ -152,22 +157,30 @@ class Batches:
         if samples.dtype != torch.uint8:
             return samples.to(torch.float32)
         scaled = samples.to(torch.float32)
+        if self.binarize:
+            scaled = 255.0 * (255.0 * self._draws(epoch, batch, samples.shape[1:]) < scaled)
         if self.data_range is None:
             return scaled
         low, high = self.data_range
         return scaled.mul_((high - low) / 255).add_(low)
 
     def _flipped(self, samples: Tensor, epoch: int, batch: int) -> Tensor:
-        generator = torch.Generator(self.device).manual_seed(_mixed(self.seed, epoch, batch))
-        # One draw for the global batch: every rank makes the same one and takes its part.
-        group = min(self.batch_size * self.world, len(self.split) - batch * self.batch_size * self.world)
-        draws = torch.rand(group, generator=generator, device=self.device, dtype=torch.float32)
-        chosen = (draws.tensor_split(self.world)[self.rank] < 0.5).view(-1, 1, 1, 1)
+        chosen = (self._draws(epoch, batch) < 0.5).view(-1, 1, 1, 1)
         mirrored = samples.flip(-1)
         if samples.dtype != torch.uint8:
             return torch.where(chosen, mirrored, samples)
         # Selecting by bits: x ^ ((x ^ mirrored) & mask). torch.where on uint8 is several times slower on a CPU.
         return mirrored.bitwise_xor_(samples).bitwise_and_(chosen.to(torch.uint8).neg()).bitwise_xor_(samples)
+
+
+    def _draws(self, epoch: int, batch: int, shape: tuple[int, ...] = ()) -> Tensor:
+        """Return uniform numbers, one or as many as `shape` for each sample of this rank's part of a batch."""
+        # A shape in the seed tells the streams of flips and of binary draws apart.
+        generator = torch.Generator(self.device).manual_seed(_mixed(self.seed, epoch, batch, *shape[:1]))
+        # One draw for the global batch: every rank makes the same one and takes its part.
+        group = min(self.batch_size * self.world, len(self.split) - batch * self.batch_size * self.world)
+        draws = torch.rand(group, *shape, generator=generator, device=self.device, dtype=torch.float32)
+        return draws.tensor_split(self.world)[self.rank]
 
 
 def _mixed(*numbers: int) -> int:

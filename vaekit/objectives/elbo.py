@@ -113,7 +113,7 @@ class Objective(nn.Module):
     def prepare(self, model: VAE, samples: int) -> None:
         """Make ready for training: tell the terms what they cannot know, and try everything once.
 
-        The trial is one evaluation of two blank samples without gradients. It finds what cannot work (an infinite KL,
+        The trial is one evaluation of two blank samples. It finds what cannot work (an infinite KL,
         an exact expectation of a decoder that is not linear) before anything is trained or written.
 
         Arguments:
@@ -126,9 +126,10 @@ class Objective(nn.Module):
         for term in self.terms.values():
             term.prepare(model.latent_dim, samples)
         modes = model.training
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             weight = model.last_layer
+            self.to(weight.device)  # A critic made just now is where the model is.
             x = torch.zeros(2, *model.data_shape, dtype=weight.dtype, device=weight.device)
             self.evaluate(self.run(model.eval(), x), x)
         model.train(modes)

@@ -125,6 +125,7 @@ class Trainer:
         *,
         batch_size: int = 64,
         flip: bool = False,
+        binarize: bool = False,
         resident: bool = True,
         out: str | Path | None = None,
         resume: bool = False,
@@ -138,6 +139,8 @@ class Trainer:
             data: Training and validation splits.
             batch_size: Samples per optimiser step, over all devices.
             flip: Whether to mirror images left to right at random.
+            binarize: Whether to draw each grey value as black or white, anew at every visit in training and the same at
+                every validation.
             resident: Whether to keep the training split on the device where there is one.
             out: The run directory for metrics, checkpoints and pictures; `None` to keep nothing.
             resume: Whether to go on from the last checkpoint in `out`.
@@ -175,6 +178,7 @@ class Trainer:
             device=fabric.device,
             shuffle=True,
             flip=flip,
+            binarize=binarize,
             seed=self.seed,
             rank=fabric.global_rank,
             world=world,
@@ -190,6 +194,7 @@ class Trainer:
             device=fabric.device,
             shuffle=False,
             flip=False,
+            binarize=binarize,
             seed=self.seed,
             drop_last=False,
             resident=False,
