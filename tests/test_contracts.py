@@ -18,6 +18,7 @@ from vaekit.backbones.layers import SequentialDecoder, SequentialEncoder
 from vaekit.discriminators.losses import BCE
 from vaekit.latents import Latents
 from vaekit.likelihoods.base import Likelihood
+from vaekit.likelihoods.bernoulli import Bernoulli
 from vaekit.posteriors.gaussian import Gaussian
 from vaekit.priors.base import Prior
 from vaekit.registry import FAMILIES
@@ -42,11 +43,29 @@ CONTRACTS: dict[str, type[Contract]] = {
 # here is tested as it is.
 VARIANTS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("posteriors", "gaussian"): [{}, {"log_variance_range": None}],
-    ("posteriors", "gmm"): [{}, {"estimator": "pathwise"}, {"estimator": "score"}, {"components": 1}],
+    ("posteriors", "categorical"): [{}, {"straight_through": True}],
+    ("posteriors", "poisson"): [{}, {"indicator": "cubic", "temperature": 1.0}, {"estimator": "straight_through"}],
+    ("priors", "categorical"): [{}, {"learned": True}],
+    ("posteriors", "gmm"): [
+        {},
+        *({"estimator": estimator} for estimator in ("pathwise", "score", "gumbel")),
+        {"components": 1},
+    ],
+    # The full covariance is in tests/test_full_gaussian.py, at a smaller size.
+    ("posteriors", "full_gaussian"): [{"rank": 8}],
+    ("posteriors", "evae"): [{}, {"radius": 0.5}],
+    ("posteriors", "flow"): [{}, {"kind": "spline"}],
+    ("priors", "flow"): [{}, {"kind": "maf"}],
+    ("priors", "vamp"): [{"components": 5}, {"components": 5, "learned_weights": True}],
+    ("priors", "gaussian"): [{}, {"learned": True, "scale": 0.1}],
+    ("priors", "uniform"): [{"length": 20.0}],  # the rule that integrates errs by a step where a density jumps
     ("likelihoods", "gaussian"): [{}, {"learned": True, "scale": 0.1}],
+    ("likelihoods", "discretized_logistic"): [{}, {"levels": 5, "shared_scale": 0.1}],
+    ("likelihoods", "categorical"): [{"levels": 8}],
     ("likelihoods", "laplace"): [{}, {"learned": True}, {"error_weight": 5.0}],
     ("backbones", "mlp"): [{"hidden": [12, 7]}],
     ("backbones", "conv"): [{"width": 4}, {"width": 4, "norm": "batch"}],
+    ("backbones", "pvae"): [{"width": 8}, {"width": 4, "linear_decoder": False, "dropout": 0.0}],
     ("backbones", "resnetv2"): [
         {"width": 8, "latent_channels": 4},
         {"width": 8, "latent_channels": 4, "norm": "frozen_affine", "input_norm": "instance_hw", "init": "glorot"},
@@ -121,9 +140,21 @@ def write_folder(_: Any, folder: Path) -> Path:
     return place
 
 
+def attached(self: Any, *context: Any, **options: Any) -> Any:
+    """Build a prior that is made of a model's parts, and give it some, as modules of its own."""
+    prior = testing.PriorContract.make(self, *context, **options)
+    encoder, likelihood = FAMILIES["backbones"].build("mlp").encoder((1, 4, 4)), Bernoulli((1, 4, 4))
+    prior.neighbours = nn.ModuleList([encoder, Gaussian(encoder.features, prior.latent_dim)])
+    prior.attach(*prior.neighbours, likelihood)
+    return prior
+
+
 # What a contract needs to know about one part beyond its options.
 EXTRA: dict[tuple[str, str], dict[str, Any]] = {
+    ("backbones", "pvae"): {"shapes": ((1, 8, 8), (1, 16, 16), (3, 28, 28), (3, 32, 32))},
     ("backbones", "mlp"): {"shapes": ((1, 8, 8), (3, 33, 50), (10,))},
+    ("posteriors", "flow"): {"latent": 64},  # the estimated moments take 64 passes
+    ("priors", "vamp"): {"make": attached},
     ("datasets", "arrays"): {"place": write_arrays},
     ("datasets", "celeba"): {"place": write_celeba},
     ("datasets", "cifar10"): {"place": write_cifar10},

@@ -82,6 +82,18 @@ def test_svi_with_pyro(tmp_path: Path, objective: str) -> None:
     assert losses[1] < losses[0]
 
 
+def test_gallery(tmp_path: Path) -> None:
+    recipes = ["vae", "gamix-small"]
+    out = run(
+        [str(EXAMPLES / "gallery.py"), "--recipes", *recipes, "--epochs", "1", "--steps", "3", "--out", "pictures"],
+        tmp_path,
+    )
+    for name in recipes:
+        assert f"`{name}`" in out
+        picture(tmp_path / "pictures" / f"{name}.png")
+    assert (tmp_path / "pictures" / "table.md").read_text().count("png") == 2
+
+
 def test_latent_space(tmp_path: Path) -> None:
     script = str(EXAMPLES / "latent_space.py")
     run([script, "--epochs", "1"], tmp_path)

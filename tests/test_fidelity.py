@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vaekit import VaekitError
-from vaekit.evaluation import features_of, frechet_distance, load_extractor, sharpness, to_uint8
+from vaekit.evaluation import features_of, frechet_distance, load_extractor, sharpness
 
 
 class Means(nn.Module):
@@ -56,11 +56,6 @@ def test_wrong_shapes_are_refused() -> None:
         features_of(lambda x: x.float(), [images])
     with pytest.raises(VaekitError, match="equally many features"):
         frechet_distance(torch.zeros(4, 2), torch.zeros(4, 3))
-
-
-def test_grey_levels() -> None:
-    values = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
-    assert to_uint8(values, (-1.0, 1.0)).tolist() == [0, 0, 128, 255, 255]
 
 
 def test_sharpness_falls_when_an_image_is_blurred() -> None:

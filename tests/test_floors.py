@@ -11,7 +11,17 @@ import vaekit
 
 ROOT = Path(vaekit.__file__).parent
 FLOORS = {
-    0: ("distributions", "registry", "schedules", "errors", "files", "latents", "precision", "distributed", "compatibility"),
+    0: (
+        "distributions",
+        "registry",
+        "schedules",
+        "errors",
+        "files",
+        "latents",
+        "precision",
+        "distributed",
+        "compatibility",
+    ),
     1: ("posteriors", "priors", "likelihoods", "backbones", "regularizers", "discriminators"),
     2: ("models", "objectives"),
     3: ("training", "evaluation", "reporting", "data"),

@@ -58,7 +58,9 @@ def loss_of(objective: vk.Objective, model: vk.VAE, x: torch.Tensor) -> torch.Te
 
 def gradients(objective: vk.Objective, model: vk.VAE, x: torch.Tensor, names: list[str]) -> torch.Tensor:
     chosen = dict(model.named_parameters())
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss_of(objective, model, x), [chosen[n] for n in names])])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss_of(objective, model, x), [chosen[n] for n in names])]
+    )
 
 
 def test_one_draw_is_the_sampled_elbo() -> None:

@@ -61,13 +61,17 @@ def seen_in_module(module: nn.Module, loss: Tensor) -> list[Any]:
 
 def see_posterior(spec: dict[str, Any]) -> Any:
     module = posteriors.build(spec, 8, 3)
-    p = priors.build("standard_normal", 3)()
+    prior = (*posteriors.info(spec["name"]).only_with.get("priors", ()), "standard_normal")[0]
+    shared = {key: spec[key] for key in ("categories",) if key in spec}
+    p = priors.build({"name": prior, **shared}, 3)()
     z, weights = draw(module(20 * fixed(5, 8), p))
     return seen_in_module(module, (weights * z.square().sum(-1)).sum(0).mean())
 
 
 def see_prior(spec: dict[str, Any]) -> Any:
     module = priors.build(spec, 3)
+    encoder, likelihood = backbones.build("mlp").encoder((1, 4, 4)), likelihoods.build("bernoulli", (1, 4, 4))
+    module.attach(encoder, posteriors.build("gaussian", encoder.features, 3), likelihood)
     return seen_in_module(module, module().log_prob(fixed(5, 3)).mean())
 
 
@@ -77,16 +81,17 @@ def see_likelihood(spec: dict[str, Any]) -> Any:
 
 
 def see_backbone(spec: dict[str, Any]) -> Any:
-    backbone = backbones.build(spec)
-    module = nn.ModuleList([backbone.encoder((1, 9, 8)), backbone.decoder(3, (1, 9, 8))])
-    loss = module[0](fixed(4, 1, 9, 8)).square().sum() + module[1](fixed(4, 3)).square().sum()
+    backbone, shape = backbones.build(spec), (1, 8, 8) if spec["name"] == "pvae" else (1, 9, 8)
+    module = nn.ModuleList([backbone.encoder(shape), backbone.decoder(3, shape)])
+    loss = module[0](fixed(4, *shape)).square().sum() + module[1](fixed(4, 3)).square().sum()
     return seen_in_module(module, loss)
 
 
 def see_regularizer(spec: dict[str, Any]) -> Any:
     term = regularizers.build(spec)
     term.prepare(3, 1000)
-    posterior, p = posteriors.build("gaussian", 8, 3), priors.build("standard_normal", 3)()
+    kind = regularizers.info(spec["name"]).only_with.get("posteriors", ("gaussian",))[0]
+    posterior, p = posteriors.build(kind, 8, 3), priors.build("standard_normal", 3)()
     q = posterior(fixed(5, 8), p)
     return seen_in_module(posterior, term(Latents(q, p, *draw(q)))), [term.weight(step) for step in range(5)]
 
@@ -175,19 +180,71 @@ LINEAR = {"name": "linear", "steps": 4}
 
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "posteriors": {
+        "categorical": {
+            "categories": To(3, {"categories": 1}),
+            "temperature": To(2.0, {"categories": 3}),
+            "straight_through": To(True, {"categories": 3}),
+        },
+        "poisson": {
+            "temperature": 0.5,
+            "indicator": "cubic",
+            "estimator": "straight_through",
+            "events": 1,
+            "max_log_rate": 1.0,
+            "bias": False,
+            "init_std": 0.1,
+        },
         "gaussian": {"log_variance_range": (-1.0, 1.0), "init": "glorot"},
-        "gmm": {"components": 2, "estimator": "score", "log_variance_range": None, "init": "glorot"},
+        "epanechnikov": {},
+        "evae": {"bandwidth": 1.0, "radius": 2.0},
+        "delta": {},
+        "flow": {
+            "kind": "spline",
+            "transforms": 1,
+            "hidden": [8],
+            "bins": To(4, {"kind": "spline"}),
+            "log_variance_range": (-1.0, 1.0),
+        },
+        "full_gaussian": {"rank": 2, "log_variance_range": (-1.0, 1.0), "init": "glorot"},
+        "laplace": {"log_variance_range": (-1.0, 1.0), "init": "glorot"},
+        "power_spherical": {"init": "glorot"},
+        "vmf": {"init": "glorot"},
+        "gmm": {
+            "components": 2,
+            "estimator": "score",
+            "temperature": To({"name": "linear", "start": 5.0, "steps": 4}, {"estimator": "gumbel"}),
+            "log_variance_range": None,
+            "init": "glorot",
+        },
     },
     "priors": {
+        "categorical": {"categories": To(3, {"categories": 1}), "learned": To(True, {"categories": 3})},
+        "poisson": {"low": -8.0, "high": -1.0},
         "standard_normal": {},
+        "gaussian": {"scale": 2.0, "learned": True},
+        "uniform": {"length": To(40.0, {"length": 20.0})},
+        "epanechnikov": {"scale": To(20.0, {"scale": 10.0})},
+        "flow": {"kind": "maf", "transforms": 1, "hidden": [8], "bins": 4},
         "gaussian_mixture": {"components": 3, "spread": 0.5, "scale": 2.0},
+        "vamp": {"components": 3, "learned_weights": True},
+        "laplace": {"scale": 2.0},
+        "sphere_uniform": {},
     },
     "likelihoods": {
+        "sum_squared_error": {},
         "bernoulli": {},
+        "categorical": {"levels": To(5, {"levels": 4})},
+        "continuous_bernoulli": {},
+        "discretized_logistic": {"levels": 5, "shared_scale": 0.5},
         "gaussian": {"scale": 0.5, "learned": True},
         "laplace": {"scale": 0.5, "error_weight": 2.0, "learned": True},
     },
     "backbones": {
+        "pvae": {
+            "width": To(6, {"width": 4}),
+            "linear_decoder": To(False, {"width": 4}),
+            "dropout": To(0.5, {"width": 4}),
+        },
         "mlp": {"hidden": To([6], {"hidden": [8]}), "activation": To("tanh", {"hidden": [8]}), "bias": False},
         "conv": {"width": To(8, {"width": 4}), "norm": To("batch", {"width": 4})},
         "resnetv2": {
@@ -207,6 +264,19 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "variance_collapse": {"weight": LINEAR},
         "population_kl": {"weight": LINEAR, "variance": "total", "eps": 0.1},
         "aggregate_kl": {"weight": LINEAR},
+        "evae_penalty": {"weight": LINEAR, "length": 3.0, "samples": 7},
+        "code_norm": {"weight": LINEAR},
+        "mmd": {"weight": LINEAR, "kernel": "rbf", "scales": (1.0,), "bandwidth": 0.5},
+        "mutual_information": {"weight": LINEAR, "estimator": "weighted"},
+        "total_correlation": {"weight": LINEAR, "estimator": "weighted"},
+        "dimension_kl": {"weight": LINEAR, "estimator": "weighted"},
+        "factor": {
+            "weight": To(LINEAR, {"hidden": 8}),
+            "hidden": To(9, {"hidden": 8}),
+            "depth": To(2, {"hidden": 8}),
+        },
+        "dip": {"weight": LINEAR, "kind": "i", "off_diagonal": 1.0, "diagonal": 1.0},
+        "capacity": {"weight": LINEAR, "capacity": 5.0},
     },
     "discriminators": {
         "patchgan": {
@@ -223,6 +293,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "objectives": {"elbo": {"draws": 3, "exact": True}, "iwae": {"draws": 3, "estimator": "dreg"}},
     "optimizers": {
         "adam": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "fused": False},
+        "adamax": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.5},
         "adamw": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.5, "fused": False},
         "sgd": {"lr": LINEAR, "momentum": 0.9, "weight_decay": 0.5},
     },
@@ -455,7 +526,7 @@ def test_every_option_of_the_trainer_has_a_case() -> None:
 
 # ---- the data loader -------------------------------------------------------------------------------------------------
 
-LOADER: dict[str, Any] = {"batch_size": 4, "flip": True, "resident": False, "root": "elsewhere"}
+LOADER: dict[str, Any] = {"batch_size": 4, "flip": True, "binarize": True, "resident": False, "root": "elsewhere"}
 
 
 def test_every_option_of_the_loader_has_a_case() -> None:
@@ -468,7 +539,7 @@ def test_every_option_of_the_loader_has_a_case() -> None:
     assert set(LOADER_OPTIONS) - {"root"} <= of_fit, "an option of the data section that Trainer.fit does not take"
 
 
-@pytest.mark.parametrize("option", ["batch_size", "flip"])
+@pytest.mark.parametrize("option", ["batch_size", "flip", "binarize"])
 def test_option_of_the_loader_changes_the_training(option: str) -> None:
     def see(options: dict[str, Any]) -> Any:
         trainer = vk.Trainer(max_steps=3, accelerator="cpu")

@@ -12,8 +12,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from vaekit.distributions import Draws, GaussianMixture, as_mixture, draw
+from vaekit.distributions import Draws, GaussianMixture, as_mixture, draw, exponentials
 from vaekit.errors import VaekitError
+from vaekit.registry import posteriors
 
 ESTIMATORS = ("stratified", "pathwise", "score")
 
@@ -331,6 +332,73 @@ def test_single_score_draw_has_no_baseline(float64: None) -> None:
     assert torch.allclose(gradient, torch.tensor([-0.5, 0.5]) * sign)
 
 
+# ---- the relaxed choice ----------------------------------------------------------------------------------------------
+
+
+def relaxed(temperature: float, parameters: list[Tensor]) -> GaussianMixture:
+    return GaussianMixture(*parameters, estimator="gumbel", temperature=temperature)
+
+
+def test_blends_are_those_of_the_documentation(float64: None) -> None:
+    q = relaxed(0.7, list(random_parameters(4)))
+    torch.manual_seed(3)
+    z, weights = q.draws(2)
+    torch.manual_seed(3)
+    gumbel = -exponentials((2, 4, 3), z).log()
+    y = ((q.logits + gumbel) / 0.7).softmax(-1)
+    expected = torch.einsum("sbk,sbkd->sbd", y, q.loc + q.scale * torch.randn(2, 4, 3, 3))
+    assert torch.allclose(z, expected, atol=1e-12)
+    assert torch.equal(weights, torch.full((2, 4), 0.5))
+    assert q.expand((7, 4)).temperature == 0.7
+
+
+def test_bias_goes_with_the_temperature(float64: None) -> None:
+    parameters = [torch.tensor([0.2, -0.4, 0.1]), torch.tensor([[-2.0], [0.3], [2.5]]), torch.full((3, 1), 0.5)]
+    parameters = [t.requires_grad_() for t in parameters]
+    f = FUNCTIONS["square"]
+    exact = torch.cat([g.flatten() for g in gradient_by_quadrature(f, parameters)])
+    q = GaussianMixture(*parameters)
+    off = []
+    for temperature in (2.0, 0.5, 0.05):
+        z, _ = relaxed(temperature, parameters).draws(100000)
+        off.append((z.var() - q.variance).abs().item())
+        rows = [t.detach().expand(100000, *t.shape).clone().requires_grad_() for t in parameters]
+        z, weights = relaxed(temperature, rows).draws(1)
+        found = torch.autograd.grad((weights * f(z.squeeze(-1))).sum(), rows)
+        gradient = torch.cat([g.mean(0).flatten() for g in found])
+        off.append((gradient - exact).norm().item())
+    variances, gradients = off[::2], off[1::2]
+    assert variances[0] > 1.0, "a warm choice blends the components"
+    assert variances[2] < 0.1 * variances[0]
+    assert gradients[0] > 1.0
+    assert gradients[2] < 0.1 * gradients[0]
+    assert gradients[2] < gradients[1] < gradients[0]
+
+
+def test_draws_of_pyro_stay_exact(float64: None) -> None:
+    q = relaxed(5.0, list(random_parameters(2)))
+    torch.testing.assert_close(q.rsample((40000,)).var(0), q.variance, rtol=0.05, atol=0.0)
+
+
+def test_cold_choices_are_refused() -> None:
+    with pytest.raises(VaekitError, match="temperature"):
+        relaxed(0.0, list(random_parameters()))
+
+
+def test_posterior_relaxes_in_training_alone() -> None:
+    features = torch.randn(5, 8)
+    module = posteriors.build({"name": "gmm", "estimator": "gumbel", "temperature": LINEAR}, 8, 3)
+    assert (module.relaxes, module.passes) == (True, 1)
+    assert [module(features, None).temperature for module.step in (0, 2, 4)] == [1.0, 0.75, 0.5]
+    assert module(features, None).estimator == "gumbel"
+    assert module.eval()(features, None).estimator == "pathwise"
+    for options in ({}, {"estimator": "gumbel", "components": 1}):
+        assert not posteriors.build({"name": "gmm", **options}, 8, 3).relaxes
+
+
+LINEAR = {"name": "linear", "start": 1.0, "end": 0.5, "steps": 4}
+
+
 def test_draws_unify_the_estimators() -> None:
     q = GaussianMixture(*random_parameters(4))
     assert isinstance(q.draws(2), Draws)
@@ -343,7 +411,7 @@ def test_draws_unify_the_estimators() -> None:
 # ---- finite in float32 -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, "gumbel"])
 @pytest.mark.parametrize("layout", ["separated", "overlapping", "identical"])
 @pytest.mark.parametrize("log_scale", ["-10", "0", "10", "mixed"])
 def test_values_and_gradients_are_finite_in_float32(layout: str, log_scale: str, estimator: str) -> None:

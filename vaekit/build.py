@@ -95,29 +95,16 @@ def trainer(config: RunConfig) -> Trainer:
 
 def _refuse_misfits(config: RunConfig) -> None:
     """Refuse parts whose metadata say that they do not go together."""
-    chosen: dict[str, str] = {
-        "posteriors": config.posterior.get("name", ""),
-        "priors": config.prior.get("name", ""),
-        "likelihoods": config.likelihood.get("name", ""),
-    }
-    parts = [
-        *chosen.items(),
+    q, p = config.posterior.get("name", ""), config.prior.get("name", "")
+    terms = [
         *(("regularizers", name) for name in config.regularizers),
         ("objectives", config.objective.get("name", "")),
     ]
-    for family, name in parts:
+    for family, name in (("posteriors", q), ("priors", p), *terms):
         FAMILIES[family].get(name)  # What a plug-in's part works with is known once it is imported.
-        for other, allowed in FAMILIES[family].info(name).only_with.items():
-            if chosen[other] not in allowed:
-                kind = FAMILIES[other].kind
-                raise VaekitError(
-                    f"{FAMILIES[family].kind} '{name}' does not work with the {kind} '{chosen[other]}': "
-                    f"set {kind} to {' or '.join(allowed)}, or leave '{name}' out"
-                )
-    q, p = chosen["posteriors"], chosen["priors"]
     if (both := compatibility.pair(q, p)).kind == "impossible":
         raise VaekitError(f"the posterior '{q}' and the prior '{p}' do not go together: {both.reason}; {_ADVICE}")
-    for family, name in parts[3:]:
+    for family, name in terms:
         if reason := compatibility.missing(FAMILIES[family].info(name), q, p):
             raise VaekitError(
                 f"the {FAMILIES[family].kind} '{name}' cannot be used with the posterior '{q}' and the prior '{p}': "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -19,6 +18,15 @@ PLACES = {
     "counts": "counts",
     "one-hot": "one-hot vectors",
     "sphere": "a sphere",
+    "point": "a point",
+}
+
+_WORDS = {
+    "factorised": "independent dimensions",
+    "moments": "an exact mean and variance",
+    "reparameterised": "reparameterised draws",
+    "density": "a density that holds for its draws in training",
+    "gaussian components": "Gaussian components",
 }
 
 
@@ -28,7 +36,8 @@ class Pair:
 
     Arguments:
         kind: `"closed"`: in closed form; `"bound"`: sampled, with closed-form bounds; `"sampled"`; `"infinite"`: the
-            two share a space and the posterior reaches beyond the prior, so that only terms without a KL can be used;
+            two share a space and the posterior reaches beyond the prior or has no density, so that only terms without a
+            KL can be used;
             `"impossible"`: they do not share a space, or one of them is made for others.
         reason: For the last two, why, as half a sentence.
     """
@@ -58,13 +67,15 @@ def pair(posterior: str, prior: str) -> Pair:
         reason = f"'{q.name}' lives on {PLACES[q.support]} and '{p.name}' on {PLACES[p.support]}"
         if _space(q) != _space(p):
             return Pair("impossible", reason)
+        if q.support == "point":
+            return Pair("infinite", f"'{q.name}' gives a point, which has no density")
         if p.support == "interval":
             return Pair("infinite", f"{reason}, which does not hold it")
     return Pair("bound" if prior in q.bounded_kl else "sampled")
 
 
 def _space(info: Info) -> str:
-    return "real" if info.support == "interval" else info.support
+    return "real" if info.support in ("interval", "point") else info.support
 
 
 def missing(part: Info, posterior: str, prior: str) -> str:
@@ -75,15 +86,23 @@ def missing(part: Info, posterior: str, prior: str) -> str:
         posterior: The posterior's name.
         prior: The prior's name.
     """
+    for family, name in (("posteriors", posterior), ("priors", prior)):
+        allowed = part.only_with.get(family, (name,))
+        if name not in allowed:
+            return f"'{part.name}' works with {' or '.join(allowed)} only"
     both = pair(posterior, prior)
     if both.kind == "impossible":
         return both.reason
     if "finite KL" in part.requires and both.kind == "infinite":
         return f"it needs a finite KL, and {both.reason}"
-    offered = posteriors.info(posterior).supports
-    lacking = [what for what in part.requires if what != "finite KL" and what not in offered]
-    return f"it needs a posterior with {_and(lacking)}, which '{posterior}' does not offer" if lacking else ""
-
-
-def _and(words: Iterable[str]) -> str:
-    return " and ".join(words)
+    for kind, name, info in (
+        ("posterior", posterior, posteriors.info(posterior)),
+        ("prior", prior, priors.info(prior)),
+    ):
+        needed = [
+            what for what in part.requires if what != "finite KL" and what.endswith(" prior") == (kind == "prior")
+        ]
+        if lacking := [what for what in needed if what.removesuffix(" prior") not in info.supports]:
+            words = " and ".join(_WORDS.get(what.removesuffix(" prior"), what) for what in lacking)
+            return f"it needs a {kind} with {words}, which '{name}' does not offer"
+    return ""

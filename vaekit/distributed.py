@@ -6,7 +6,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-__all__ = ["all_mean", "world_size"]
+__all__ = ["all_max", "all_mean", "world_size"]
 
 
 def world_size() -> int:
@@ -42,3 +42,11 @@ def all_mean(tensor: Tensor) -> Tensor:
     Ranks must hold batches of equal size, which the data loader sees to.
     """
     return tensor if world_size() == 1 else _AllReduceMean.apply(tensor)
+
+
+def all_max(tensor: Tensor) -> Tensor:
+    """Return the largest `tensor` of all ranks, without gradient."""
+    largest = tensor.detach().clone()
+    if world_size() > 1:
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return largest

@@ -62,13 +62,15 @@ class Info:
         source: Title, authors, year and arXiv id (or the like) of what it implements.
         needs: What it needs from its neighbours, as plain words (`"batch of two or more"`).
         supports: What it offers its neighbours (`"reparameterised"`, `"closed-form KL to standard_normal"`).
-        only_with: Family -> the only names of that family it works with; `build` refuses any other.
+        only_with: `"posteriors"` or `"priors"` -> the only names of that family it works with; `build` refuses any
+            other.
         support: Where the latent lives, for posteriors and priors: `"real"`, `"interval"` (a box), `"counts"`,
-            `"one-hot"` or `"sphere"`; empty where that is not known.
+            `"one-hot"`, `"sphere"` or `"point"` (no density); empty where that is not known.
         closed_kl: For posteriors, the priors to which their KL has a closed form.
         bounded_kl: For posteriors, the priors to which their KL is sampled and has closed-form bounds.
         requires: For regularizers and objectives, what a posterior must support (`"reparameterised"`,
-            `"factorised"`, ...), and `"finite KL"` where the KL to the prior must be finite.
+            `"factorised"`, ...), what a prior must (`"factorised prior"`), and `"finite KL"` where the KL of one to the
+            other must be finite.
         provider: The distribution package that brought it.
     """
 
@@ -120,7 +122,7 @@ class Registry:
         Raises:
             VaekitError: The name is taken by another part.
         """
-        unknown = set(metadata) - _METADATA
+        unknown = set(metadata) - _METADATA | set(metadata.get("only_with", ())) - {"posteriors", "priors"}
         if unknown:
             raise TypeError(f"unknown metadata {sorted(unknown)} for {self.kind} '{name}': use {sorted(_METADATA)}")
 

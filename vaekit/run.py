@@ -20,7 +20,7 @@ from vaekit.evaluation import Aggregate, aggregate_posterior, interpolate, sampl
 from vaekit.evaluation.latent import Source
 from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
 from vaekit.models.vae import VAE
-from vaekit.registry import datasets
+from vaekit.registry import datasets, posteriors
 from vaekit.reporting.images import Images
 from vaekit.schedules import with_steps
 from vaekit.training.interrupt import listen
@@ -94,6 +94,11 @@ class Run:
             resident=False,
         )
 
+    @property
+    def _real(self) -> bool:
+        """Whether latents may be any real numbers, as far as is known: a Gaussian can then stand for them."""
+        return posteriors.info(self.config.posterior["name"]).support not in ("counts", "one-hot", "sphere")
+
     def _ready(self) -> VAE:
         return (self._trained or self.model).eval()
 
@@ -123,7 +128,9 @@ class Run:
         check_fit(model, objective, loader["batch_size"], len(self.data.train))
         out = self.out = rundir.settle(self.config, self.out, resume, leader)
         resume = resume and not rundir.untouched(out)
-        environment = rundir.describe(self.config, self.data, objective, command or f"vaekit run {out}/config.yaml")
+        environment = rundir.describe(
+            self.config, self.data, model, objective, command or f"vaekit run {out}/config.yaml"
+        )
         if leader:
             with storage_errors(out):
                 out.mkdir(parents=True, exist_ok=True)
@@ -160,7 +167,7 @@ class Run:
             aggregate = aggregate_posterior(fit.model.eval(), batches)
             save_tensors(out / "aggregate.safetensors", aggregate.tensors())
             if self.data.is_image:
-                for source in ("prior", "aggregate-gaussian"):
+                for source in ("prior", "aggregate-gaussian") if self._real else ("prior",):
                     self.sample(64, source).save(out / "samples" / f"{source}.png")
         training = {
             "steps": fit.steps,
@@ -218,10 +225,16 @@ class Run:
             seed: Seed of the draws; `None` to go on with the current random state.
 
         Raises:
-            VaekitError: `count` is below 1, or the training data that the source needs is not there.
+            VaekitError: `count` is below 1, the source does not suit the posterior, or the training data that it needs
+                is not there.
         """
         if count < 1:
             raise VaekitError(f"the number of samples must be 1 or more, not {count}")
+        if source == "aggregate-gaussian" and not self._real:
+            raise VaekitError(
+                f"the posterior '{self.config.posterior['name']}' has no Gaussian draws: sample from 'prior' or "
+                "'aggregate-mixture'"
+            )
         if seed is not None:
             torch.manual_seed(seed)
         model = self._ready()

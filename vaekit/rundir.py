@@ -14,6 +14,7 @@ import vaekit
 from vaekit.config import RunConfig, read_recipe, resolve
 from vaekit.data import Dataset
 from vaekit.errors import VaekitError
+from vaekit.models.vae import VAE
 from vaekit.objectives.elbo import Objective
 from vaekit.training.checkpoint import path_of
 
@@ -63,12 +64,13 @@ def untouched(out: Path) -> bool:
     return not (out / "metrics.jsonl").exists() and not path_of(out, "last").exists()
 
 
-def describe(config: RunConfig, data: Dataset, objective: Objective, command: str) -> dict[str, Any]:
+def describe(config: RunConfig, data: Dataset, model: VAE, objective: Objective, command: str) -> dict[str, Any]:
     """Return what `environment.json` says of a run before it begins.
 
     Arguments:
         config: The configuration of the run.
         data: The data set.
+        model: The model.
         objective: The objective.
         command: The command that makes the run again.
     """
@@ -86,7 +88,7 @@ def describe(config: RunConfig, data: Dataset, objective: Objective, command: st
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "data": data.protocol,
-        "notes": [*data.notes, *objective.notes(batch_size, config.latent_dim)],
+        "notes": [*data.notes, *model.notes(), *objective.notes(batch_size, config.latent_dim)],
     }
 
 

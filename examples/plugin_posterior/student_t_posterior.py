@@ -17,7 +17,7 @@ __all__ = ["StudentT"]
     "student_t",
     about="Independent Student-t per dimension, with a fixed number of degrees of freedom",
     source="Student, The probable error of a mean, Biometrika 6, 1908",
-    supports=("reparameterised", "finite Fisher information", "moments", "factorised"),
+    supports=("reparameterised", "density", "finite Fisher information", "moments", "factorised"),
     support="real",
 )
 class StudentT(Posterior):

@@ -40,21 +40,10 @@ class Summary(NamedTuple):
     count: int
 
 
-def estimator(name: str, passes: int) -> Estimate:
-    return lambda rows: GaussianMixture(*rows, estimator=name, validate_args=False).draws(passes)
-
-
-def gumbel(passes: int) -> Estimate:
-    """A relaxed choice of the component, for comparison only: z is a softmax blend of the components' draws."""
-
-    def draws(rows: Parameters) -> Draws:
-        logits, loc, scale = rows
-        race = -torch.empty(passes, *logits.shape).exponential_().log()
-        blend = ((logits + race) / TEMPERATURE).softmax(-1).unsqueeze(-1)
-        z = (blend * (loc + scale * torch.randn(passes, *loc.shape))).sum(-2)
-        return Draws(z, z.new_full(z.shape[:-1], 1.0 / passes))
-
-    return draws
+def estimator(name: str, passes: int, temperature: float = TEMPERATURE) -> Estimate:
+    return lambda rows: GaussianMixture(*rows, estimator=name, temperature=temperature, validate_args=False).draws(
+        passes
+    )
 
 
 def problem(dimensions: int, components: int, layout: str) -> tuple[Parameters, Callable[[Tensor], Tensor]]:
@@ -111,7 +100,7 @@ def main() -> None:
         torch.manual_seed(0)
         parameters, f = problem(dimensions, components, layout)
         exact = measure(parameters, f, estimator("stratified", 1), REFERENCE)
-        many = (estimator("pathwise", components), estimator("score", components), gumbel(components))
+        many = (estimator("pathwise", components), estimator("score", components), estimator("gumbel", components))
         once = (estimator("pathwise", 1), estimator("score", 1))
         measured = [measure(parameters, f, estimate, REPEATS) for estimate in (*many, *once)]
         cells = [compare(one[0], exact[0], exact[0]) for one in measured]
@@ -119,5 +108,19 @@ def main() -> None:
         print(f"| {dimensions} | {components} | {layout} | " + " | ".join(cells) + " |", flush=True)
 
 
+def temperatures() -> None:
+    """The relaxed choice at several temperatures."""
+    print("\n| D | K | components | temperature | logits | loc, scale |\n|" + "---|" * 6)
+    for dimensions, components, layout in ((2, 2, "overlapping"), (2, 5, "separated")):
+        torch.manual_seed(0)
+        parameters, f = problem(dimensions, components, layout)
+        exact = measure(parameters, f, estimator("stratified", 1), REFERENCE)
+        for temperature in (1.0, 0.5, 0.2, 0.1):
+            found = measure(parameters, f, estimator("gumbel", components, temperature), REFERENCE)
+            cells = [compare(one, truth, truth) for one, truth in zip(found, exact, strict=True)]
+            print(f"| {dimensions} | {components} | {layout} | {temperature} | " + " | ".join(cells) + " |", flush=True)
+
+
 if __name__ == "__main__":
     main()
+    temperatures()

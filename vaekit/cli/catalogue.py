@@ -44,6 +44,10 @@ def list_(
 
 
 _MARKS = {"closed": "closed", "bound": "bound", "sampled": "sampled", "infinite": "inf", "impossible": "-"}
+_KINDS = """
+The KL of the posterior (row) to the prior (column). closed: in closed form. bound: estimated from draws,
+with closed-form bounds. sampled: estimated from draws. inf: infinite, so that only terms without a KL can
+be used (evae_penalty, mmd, ...). -: the two do not share a space, or one of them is made for others."""
 
 
 def _pairs(pattern: str) -> None:
@@ -53,15 +57,13 @@ def _pairs(pattern: str) -> None:
     widths = [max(7, *map(len, head)) for head in heads]
     first = max(map(len, rows), default=0)
     for line in (0, 1):
-        typer.echo(" ".join([" " * first, *(head[line].ljust(w) for head, w in zip(heads, widths, strict=True))]).rstrip())
+        typer.echo(
+            " ".join([" " * first, *(head[line].ljust(w) for head, w in zip(heads, widths, strict=True))]).rstrip()
+        )
     for row in rows:
         marks = [_MARKS[pair(row, column).kind].ljust(w) for column, w in zip(columns, widths, strict=True)]
         typer.echo(" ".join([row.ljust(first), *marks]).rstrip())
-    typer.echo(
-        "\nThe KL of the posterior (row) to the prior (column). closed: in closed form. bound: estimated from draws, with\n"
-        "closed-form bounds. sampled: estimated from draws. inf: infinite, so that only terms without a KL can be used\n"
-        "(evae_penalty, mmd, ...). -: the two do not share a space, or one of them is made for others."
-    )
+    typer.echo(_KINDS)
 
 
 def show(
@@ -108,13 +110,16 @@ def doctor() -> None:
 
     problems = 0
     typer.echo(f"python {platform.python_version()} on {platform.platform()}")
-    for package in ("vaekit", "torch", "torchvision", "pyro-ppl", "torch-fidelity", "lightning-fabric", "scikit-learn"):
+    packages = ("vaekit", "torch", "torchvision", "pyro-ppl", "zuko", "torch-fidelity", "lightning-fabric")
+    for package in (*packages, "scikit-learn"):
         try:
             typer.echo(f"{package} {version(package)}")
         except PackageNotFoundError:
             problems += 1
             typer.echo(f"{package} is missing: pip install {package}")
-    for module in ("torch", "torchvision", "pyro", "lightning_fabric", "sklearn", "matplotlib", "safetensors"):
+    # zuko by way of the one module that may import it.
+    modules = ("torch", "torchvision", "pyro", "vaekit.backbones.flows", "lightning_fabric", "sklearn", "matplotlib")
+    for module in (*modules, "safetensors"):
         try:
             importlib.import_module(module)
         except Exception as error:  # a broken install raises anything

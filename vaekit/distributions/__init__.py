@@ -1,18 +1,59 @@
 """Distributions and divergences: pure probability, no networks."""
 
-from vaekit.distributions.draws import Draws, draw, stopped
+from vaekit.distributions.bessel import bessel_ratio, log_bessel, log_bessel_over_power
+from vaekit.distributions.categorical import RelaxedOneHot
+from vaekit.distributions.continuous_bernoulli import ContinuousBernoulli
+from vaekit.distributions.convolution import EpanechnikovConvolution
+from vaekit.distributions.draws import Draws, draw, exponentials, stopped
+from vaekit.distributions.epanechnikov import Epanechnikov, bounds, mean_log_shifted
+from vaekit.distributions.flow import Flow
+from vaekit.distributions.gaussian import kl_to_diagonal
 from vaekit.distributions.kl import kl_divergence, kl_method, mixture_kl_lower_bound, mixture_kl_upper_bound
+from vaekit.distributions.levels import CategoricalLevels, DiscretizedLogistic, Levels
 from vaekit.distributions.mixture import Estimator, GaussianMixture, as_mixture
+from vaekit.distributions.pairs import pairwise_log_prob, pairwise_log_prob_by_dimension
+from vaekit.distributions.poisson import Indicator, RelaxedPoisson, events_for
+from vaekit.distributions.power_spherical import PowerSpherical
+from vaekit.distributions.rotational import Rotational
+from vaekit.distributions.sphere import SphereUniform, log_sphere_area, reflect, sphere
+from vaekit.distributions.von_mises_fisher import VonMisesFisher
 
 __all__ = [
+    "CategoricalLevels",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
     "Draws",
+    "Epanechnikov",
+    "EpanechnikovConvolution",
     "Estimator",
+    "Flow",
     "GaussianMixture",
+    "Indicator",
+    "Levels",
+    "PowerSpherical",
+    "RelaxedOneHot",
+    "RelaxedPoisson",
+    "Rotational",
+    "SphereUniform",
+    "VonMisesFisher",
     "as_mixture",
+    "bessel_ratio",
+    "bounds",
     "draw",
+    "events_for",
+    "exponentials",
     "kl_divergence",
     "kl_method",
+    "kl_to_diagonal",
+    "log_bessel",
+    "log_bessel_over_power",
+    "log_sphere_area",
+    "mean_log_shifted",
     "mixture_kl_lower_bound",
     "mixture_kl_upper_bound",
+    "pairwise_log_prob",
+    "pairwise_log_prob_by_dimension",
+    "reflect",
+    "sphere",
     "stopped",
 ]

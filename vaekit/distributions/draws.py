@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, TransformedDistribution
 
+from vaekit.distributions.flow import Flow
 from vaekit.errors import VaekitError
 
-__all__ = ["Draws", "draw", "stopped"]
+__all__ = ["Draws", "draw", "exponentials", "stopped"]
 
 D = TypeVar("D", bound=Distribution)
 
@@ -22,6 +23,20 @@ class Draws(NamedTuple):
 
     z: Tensor
     weights: Tensor
+
+
+def exponentials(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return draws from the unit exponential in the dtype and on the device of `like`, all above zero.
+
+    By the inverse of the cdf: several times as fast on a CPU as `Tensor.exponential_`.
+
+    Examples:
+        >>> bool((exponentials((1000,), torch.zeros(1)) > 0).all())
+        True
+    """
+    uniform = torch.rand(shape, dtype=like.dtype, device=like.device)
+    info = torch.finfo(like.dtype)
+    return uniform.clamp_(info.tiny, 1.0 - info.eps).log_().neg_()
 
 
 def draw(q: Distribution, count: int = 1) -> Draws:
@@ -54,6 +69,7 @@ def stopped(q: D) -> D:
         VaekitError: The Fisher information of q is infinite, or its parameters cannot be taken apart.
 
     Examples:
+        >>> import torch
         >>> loc = torch.zeros(2, requires_grad=True)
         >>> stopped(torch.distributions.Normal(loc, 1.0)).log_prob(torch.ones(2)).requires_grad
         False
@@ -63,8 +79,10 @@ def stopped(q: D) -> D:
             f"{type(q).__name__} has infinite Fisher information, so that holding its parameters fixed gives gradients "
             "of infinite variance: use the estimator 'auto' or 'standard'"
         )
-    if isinstance(q, TransformedDistribution):
-        raise VaekitError(f"the parameters of {type(q).__name__} cannot be held fixed: use the estimator 'auto'")
+    if isinstance(q, TransformedDistribution | Flow):
+        raise VaekitError(
+            f"the parameters of {type(q).__name__} cannot be held fixed: use the estimator 'auto' or 'standard'"
+        )
     twin = copy.copy(q)
     for name, value in vars(q).items():
         if isinstance(value, Tensor):

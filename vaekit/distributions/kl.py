@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 
@@ -33,7 +34,8 @@ def kl_divergence(q: Distribution, p: Distribution, draws: Draws | None = None) 
         draws: The draws to estimate from; one fresh round of `q` where None. A closed form does not use them.
 
     Raises:
-        VaekitError: The event shapes differ, or the support of q reaches beyond that of p, so that the KL is infinite.
+        VaekitError: The event shapes differ, or the KL is infinite: the support of q reaches beyond that of p, or q is
+            a point without a density.
 
     Examples:
         >>> q = Independent(Normal(torch.tensor([[0.4]]), 0.6), 1)
@@ -150,6 +152,10 @@ def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:
 
 def _check_supports(q: Distribution, p: Distribution) -> None:
     """Raise where the kinds of support alone make the KL infinite; bounds that are tensors are not read."""
+    if isinstance(q, Delta):  # Pyro has -log p(v) here, which leaves out the infinite part.
+        raise VaekitError(
+            "KL(Delta || p) is infinite, because a point has no density; use a term without a KL, or another posterior"
+        )
     (q_space, q_reach), (p_space, p_reach) = _extent(q), _extent(p)
     if "" not in (q_space, p_space) and (q_space != p_space or q_reach > p_reach):
         raise VaekitError(
@@ -159,7 +165,13 @@ def _check_supports(q: Distribution, p: Distribution) -> None:
 
 
 def _extent(d: Distribution) -> tuple[str, float]:
-    """Return the kind of space ("" if unknown) and how far it reaches: bounded 0, half line 1, everything 2."""
+    """Return the kind of space ("" if unknown) and how far it reaches: bounded 0, half line 1, everything 2.
+
+    A relaxed distribution names its space itself: its values are soft, and stand for discrete ones.
+    """
+    named = getattr(d.base_dist if isinstance(d, Independent) else d, "space", "")
+    if named:
+        return named, 1
     try:
         support: Any = d.support
     except NotImplementedError:

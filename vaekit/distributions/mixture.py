@@ -8,16 +8,16 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, Independent, Normal, constraints
 
-from vaekit.distributions.draws import Draws
+from vaekit.distributions.draws import Draws, exponentials
+from vaekit.distributions.pathwise import Pathwise, choose
 from vaekit.errors import VaekitError, suggest
 from vaekit.precision import at_least_float32
 
 __all__ = ["Estimator", "GaussianMixture", "as_mixture"]
 
-Estimator: TypeAlias = Literal["stratified", "pathwise", "score"]
+Estimator: TypeAlias = Literal["stratified", "pathwise", "score", "gumbel"]
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -35,20 +35,28 @@ class GaussianMixture(TorchDistribution):
     | `stratified` | one (or `count`) from every component | $\pi_k / n$ | through the weights |
     | `pathwise` | `count` of the mixture | $1 / n$ | transport of mass between components |
     | `score` | `count` of the mixture | $1 / n$ in value | score function, leave-one-out baseline in the weights |
+    | `gumbel` | `count`, blends of a draw of every component | $1 / n$ | through the blend; biased, for comparison |
+
+    A `gumbel` draw is $\sum_ky_k(\mu_k+\sigma_k\varepsilon_k)$ with $y=\mathrm{softmax}((l+g)/\tau)$ and Gumbel
+    noise g: it has not the law of q, and tends to it as the temperature τ tends to 0. `log_prob` and `rsample` stay
+    those of q.
 
     Sources: Jankowiak and Obermeyer, Pathwise Derivatives Beyond the Reparameterization Trick, 2018, arXiv 1806.01851;
     Jankowiak and Karaletsos, Pathwise Derivatives for Multivariate Distributions, 2019, arXiv 1806.01856;
-    Kool, van Hoof and Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019 (the leave-one-out baseline).
+    Kool, van Hoof and Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019 (the leave-one-out baseline);
+    Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, 2016, arXiv 1611.01144;
+    Maddison, Mnih and Teh, The Concrete Distribution, 2016, arXiv 1611.00712.
 
     Arguments:
         logits: Unnormalised log-weights l, shape (..., K).
         loc: Locations of the components, shape (..., K, D).
         scale: Standard deviations of the components, shape (..., K, D), positive.
-        estimator: What `draws` gives: `"stratified"`, `"pathwise"` or `"score"`.
+        estimator: What `draws` gives: `"stratified"`, `"pathwise"`, `"score"` or `"gumbel"`.
+        temperature: τ of `"gumbel"`, positive; the others do not use it.
         validate_args: Check parameters and values at run time (this waits for the device).
 
     Raises:
-        VaekitError: The shapes do not fit together, or the estimator is unknown.
+        VaekitError: The shapes do not fit together, the estimator is unknown, or the temperature is not positive.
 
     Examples:
         >>> q = GaussianMixture(torch.zeros(8, 3), torch.randn(8, 3, 5), torch.ones(8, 3, 5))
@@ -73,14 +81,17 @@ class GaussianMixture(TorchDistribution):
         loc: Tensor,
         scale: Tensor,
         estimator: Estimator = "stratified",
+        temperature: float = 0.5,
         validate_args: bool | None = None,
     ) -> None:
         if estimator not in get_args(Estimator):
             raise VaekitError(f"unknown mixture estimator '{estimator}': {suggest(estimator, get_args(Estimator))}")
+        if not temperature > 0.0:
+            raise VaekitError(f"the temperature of a relaxed choice must be above 0, not {temperature:g}")
         logits, loc, scale = at_least_float32(logits), at_least_float32(loc), at_least_float32(scale)
         if not logits.shape + loc.shape[-1:] == loc.shape == scale.shape:
             logits, loc, scale = _broadcast(logits, loc, scale)
-        self.estimator = estimator
+        self.estimator, self.temperature = estimator, temperature
         self.logits, self.loc, self.scale = logits, loc, scale
         super().__init__(loc.shape[:-2], loc.shape[-1:], validate_args=validate_args)
 
@@ -92,7 +103,7 @@ class GaussianMixture(TorchDistribution):
         """Return the same mixture with its parameters expanded to a larger batch shape."""
         new = self._get_checked_instance(GaussianMixture, _instance)
         batch_shape = Size(batch_shape)
-        new.estimator = self.estimator
+        new.estimator, new.temperature = self.estimator, self.temperature
         new.logits = self.logits.expand(batch_shape + self.logits.shape[-1:])
         new.loc = self.loc.expand(batch_shape + self.loc.shape[-2:])
         new.scale = self.scale.expand(batch_shape + self.scale.shape[-2:])
@@ -156,7 +167,7 @@ class GaussianMixture(TorchDistribution):
         sample_shape = Size(sample_shape)
         if self.components == 1:
             return self._chosen(None, sample_shape)
-        return _Pathwise.apply(self.logits, self.loc, self.scale, sample_shape)
+        return Pathwise.apply(self.logits, self.loc, self.scale, sample_shape)
 
     def draws(self, count: int) -> Draws:
         """Return weighted draws by the chosen estimator: z (S, ..., D) and weights (S, ...).
@@ -174,16 +185,24 @@ class GaussianMixture(TorchDistribution):
             z = self.loc.movedim(-2, 0) + self.scale.movedim(-2, 0) * noise
             weights = self.component_probs.movedim(-1, 0).expand(noise.shape[:-1]) / count
             return Draws(z.flatten(0, 1), weights.flatten(0, 1))
-        if self.estimator == "pathwise" or self.components == 1:
-            z = self.rsample((count,))
+        if self.estimator in ("pathwise", "gumbel") or self.components == 1:
+            blends = self.estimator == "gumbel" and self.components > 1
+            z = self._blended(count) if blends else self.rsample((count,))
             return Draws(z, z.new_full(z.shape[:-1], 1.0 / count))
-        chosen = _choose(self.log_probs.detach(), Size((count,)))
+        chosen = choose(self.log_probs.detach(), Size((count,)))
         z = self._chosen(chosen, Size((count,)))
         log_prob = self.log_probs.expand(count, *self.logits.shape).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
         score = log_prob - log_prob.detach()
         if count > 1:
             score = score - (score.sum(0) - score) / (count - 1)
         return Draws(z, (1.0 + score) / count)
+
+    def _blended(self, count: int) -> Tensor:
+        """Return draws of every component, blended by a relaxed choice among them."""
+        race = -exponentials((count, *self.logits.shape), self.loc).log_()
+        blend = ((self.log_probs + race) / self.temperature).softmax(-1).unsqueeze(-1)
+        noise = torch.randn(count, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
+        return (blend * (self.loc + self.scale * noise)).sum(-2)
 
     def _chosen(self, chosen: Tensor | None, sample_shape: Size) -> Tensor:
         """Return reparameterised draws of the chosen components (of the only one, for None)."""
@@ -209,95 +228,6 @@ def _broadcast(logits: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tens
             f"not {tuple(logits.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
         )
     return logits.expand(shape[:-1]), loc.expand(shape), scale.expand(shape)
-
-
-def _choose(log_probs: Tensor, sample_shape: Size) -> Tensor:
-    """Draw component numbers by an exponential race, which needs no check of the weights and no wait for the device."""
-    uniform = torch.rand(sample_shape + log_probs.shape, dtype=log_probs.dtype, device=log_probs.device)
-    return (log_probs - uniform.log_().neg_().log_()).argmax(-1)
-
-
-class _Pathwise(torch.autograd.Function):
-    r"""One draw per sample and row, and its velocity with respect to every parameter.
-
-    With $r_k$ the responsibilities, $\Phi_k$ the component cdfs and $q v$ the flux of mass,
-
-    - location: $v^{\mu_{kd}} = r_k e_d$; scale: $v^{\sigma_{kd}} = r_k (z_d - \mu_{kd}) / \sigma_{kd} e_d$;
-    - logits: $v_d^{l_k} = \sum_j \pi_j \pi_k v_d^{(j \to k)}$ with
-      $q v_d^{(j \to k)} = \prod_{i<d} N_k(z_i)\,(\Phi_j - \Phi_k)(z_d) \prod_{i>d} N_j(z_i)$,
-      whose divergence telescopes to $\prod N_j - \prod N_k$.
-
-    The sum over j needs only $\sum_j \pi_j \mathrm{suffix}_j$ and $\sum_j \pi_j \mathrm{suffix}_j \Phi_j$, so the
-    work and the memory are linear in K. Shapes: S draws, N rows, K components, D dimensions.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, loc: Tensor, scale: Tensor, sample_shape: Size) -> Tensor:
-        """Draw z of shape sample_shape + (..., D) from logits (..., K), loc (..., K, D) and scale (..., K, D)."""
-        ctx.shape = loc.shape
-        components, dimensions = loc.shape[-2:]
-        log_probs = logits.log_softmax(-1).reshape(-1, components)
-        loc, scale = loc.reshape(-1, dimensions), scale.reshape(-1, dimensions)
-        chosen = _choose(log_probs, Size((sample_shape.numel(),)))
-        rows = chosen.add_(torch.arange(0, loc.shape[0], components, device=loc.device)).flatten()
-        noise = torch.randn(rows.shape[0], dimensions, dtype=loc.dtype, device=loc.device)
-        z = torch.addcmul(loc.index_select(0, rows), scale.index_select(0, rows), noise)
-        ctx.save_for_backward(log_probs, loc, scale, z, noise, rows)
-        return z.view(sample_shape + ctx.shape[:-2] + ctx.shape[-1:])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        """Return the gradients of logits, loc and scale."""
-        log_probs, loc, scale, z, noise, rows = ctx.saved_tensors
-        (size, components), dimensions = log_probs.shape, loc.shape[-1]
-        loc, scale = loc.view(size, components, dimensions), scale.view(size, components, dimensions)
-        thin = (-1, size, 1, dimensions)
-        grad_z, z = grad_z.reshape(thin), z.view(thin)
-
-        standard = (z - loc).div_(scale)
-        energy = scale.log().addcmul(standard, standard, value=0.5)
-        if z.shape[0] > 1:
-            draws = torch.arange(0, rows.shape[0] * components, size * components, device=rows.device)
-            rows = (rows.view(-1, size) + draws.unsqueeze(-1)).flatten()
-        own = energy.view(-1, dimensions).index_select(0, rows).view(thin)
-
-        # Everything is relative to the density of the chosen component: identical components give exact zeros, and each
-        # ratio has expectation one. A dimension that makes a component e^60 less likely has ended it; that floor keeps
-        # the sums small enough to be subtracted (at D = 1024 the exponents err by less than 0.004 in float32).
-        relative = (own - energy).clamp_(min=-60.0)
-        sums = relative.cumsum(-1)
-        joint = sums[..., -1:] + log_probs.unsqueeze(-1)
-        # By Markov's inequality a ratio meets its limit with a probability below e^-22 in float32, unless rounding of z
-        # breaks q itself; then the limits keep the product of two ratios and `outer` finite.
-        largest = math.log(torch.finfo(z.dtype).max)
-        limit = 0.25 * largest
-        prefix = (sums - relative).clamp_(max=limit).exp_()
-        suffix = (joint - sums).clamp_(max=limit).exp_()
-        joint = joint.clamp_(max=limit).exp_()
-        density = joint.sum(-2, keepdim=True)
-        grad_z = grad_z / density
-        flow = joint * grad_z
-        grad_loc = _sum_draws(flow).view(ctx.shape)
-        grad_scale = _sum_draws(flow * standard).view(ctx.shape)
-        if not ctx.needs_input_grad[0]:
-            return None, grad_loc, grad_scale, None
-
-        # The cdfs are taken from the side of the chosen component where z lies: there they are small and their
-        # differences exact, while a component beyond z has a difference near one to the chosen one.
-        side = noise.sign().mul_(math.sqrt(0.5)).view(thin)
-        tail = standard.mul_(side).erfc_()
-        outer = own.clamp_(max=0.45 * largest).exp_().mul_(side).mul_(grad_z)
-        total = suffix.sum(-2, keepdim=True).mul_(outer)
-        beyond = suffix.mul_(tail).sum(-2, keepdim=True).mul_(outer)
-        velocity = torch.addcmul(beyond.neg_(), tail, total).mul_(prefix)
-        grad_logits = velocity.sum((0, -1)).mul_(log_probs.exp()).mul_(math.sqrt(math.pi))
-        return grad_logits.view(ctx.shape[:-1]), grad_loc, grad_scale, None
-
-
-def _sum_draws(per_draw: Tensor) -> Tensor:
-    """Sum over the first dimension, free of cost where it is one."""
-    return per_draw[0] if per_draw.shape[0] == 1 else per_draw.sum(0)
 
 
 def as_mixture(q: Distribution) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a trained model is asked: aggregate posterior, likelihood, fidelity, samples, reconstructions, interpolations."""
+"""What a trained model is asked: aggregate posterior, likelihood, fidelity, samples, interpolations."""
 
 from vaekit.evaluation.aggregate import Aggregate, aggregate_posterior
 from vaekit.evaluation.fidelity import (
@@ -7,22 +7,25 @@ from vaekit.evaluation.fidelity import (
     frechet_distance,
     load_extractor,
     sharpness,
-    to_uint8,
 )
 from vaekit.evaluation.latent import interpolate, local_variants, sample_latents
 from vaekit.evaluation.likelihood import importance_sampled_nll
+from vaekit.evaluation.representation import active_neurons, knn_accuracy, lifetime_sparsity, representation
 
 __all__ = [
     "Aggregate",
     "Extractor",
+    "active_neurons",
     "aggregate_posterior",
     "features_of",
     "frechet_distance",
     "importance_sampled_nll",
     "interpolate",
+    "knn_accuracy",
+    "lifetime_sparsity",
     "load_extractor",
     "local_variants",
+    "representation",
     "sample_latents",
     "sharpness",
-    "to_uint8",
 ]

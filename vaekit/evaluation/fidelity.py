@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaekit.errors import VaekitError
 
-__all__ = ["Extractor", "features_of", "frechet_distance", "load_extractor", "sharpness", "to_uint8"]
+__all__ = ["Extractor", "features_of", "frechet_distance", "load_extractor", "sharpness"]
 
 Extractor: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -31,15 +31,11 @@ def load_extractor(path: str | Path) -> Extractor:
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript files are what people have.
             module = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
-        raise VaekitError(f"{path} is not a TorchScript file that can be loaded: give another feature extractor") from error
+        raise VaekitError(
+            f"{path} is not a TorchScript file that can be loaded: give another feature extractor"
+        ) from error
     extractor: Extractor = module.eval()
     return extractor
-
-
-def to_uint8(images: Tensor, data_range: tuple[float, float]) -> Tensor:
-    """Return images of a range as grey levels from 0 to 255; what lies outside the range is clamped."""
-    low, high = data_range
-    return ((images - low) * (255.0 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
 
 @torch.no_grad()

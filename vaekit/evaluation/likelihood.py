@@ -21,8 +21,8 @@ def importance_sampled_nll(model: VAE, batches: Iterable[Tensor], draws: int = 2
 
     $$-\log\frac1K\sum_{k=1}^K\frac{p(x\mid z_k)\,p(z_k)}{q(z_k\mid x)},\qquad z_k\sim q(z\mid x),$$
 
-    whose expectation is at least $-\log p(x)$ and falls to it as K grows. A posterior whose draws are weighted (a mixture)
-    gives K of its rounds.
+    whose expectation is at least $-\log p(x)$ and falls to it as K grows. A posterior whose draws are weighted (a
+    mixture) gives K of its rounds.
 
     References:
         Importance Weighted Autoencoders, Burda, Grosse and Salakhutdinov, 2015, arXiv 1509.00519.

@@ -21,6 +21,9 @@ class Likelihood(nn.Module):
     Attributes:
         data_range: The interval that images are scaled to for this likelihood.
         continuous: Whether `log_prob` is a density (its bits per dimension then count the width of a grey level).
+        levels: Where it is not, the number of values of one dimension, evenly spread over `data_range`.
+        normalised: Whether `log_prob` integrates to one; where it does not, it leaves out a constant, which
+            `bits_per_dim` puts back.
 
     Arguments:
         data_shape: The shape of one sample, e.g. (3, 64, 64).
@@ -28,6 +31,8 @@ class Likelihood(nn.Module):
 
     data_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     continuous: ClassVar[bool] = True
+    normalised: ClassVar[bool] = True
+    levels: int = 2
 
     def __init__(self, data_shape: tuple[int, ...]) -> None:
         super().__init__()

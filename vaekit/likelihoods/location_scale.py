@@ -79,7 +79,7 @@ class Gaussian(_LocationScale):
         super().__init__(data_shape, scale, learned)
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor, x: Tensor) -> Tensor:
-        """Return the expectation of log N(x; y, s^2) over y: the density at the mean, less half the variance over s^2."""
+        """Return E[log N(x; y, s^2)] over y: the density at the mean, less half the variance over s^2."""
         spread = variance.flatten(1).sum(1) / (2.0 * (2.0 * self.log_scale).exp())
         return self(mean).log_prob(x) - spread
 

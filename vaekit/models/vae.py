@@ -142,6 +142,18 @@ class VAE(nn.Module):
         """The weight of the decoder's last layer."""
         return self.decoder.last_layer
 
+    def notes(self) -> list[str]:
+        """Return what a reader of this model's figures should know."""
+        notes = []
+        if self.posterior.relaxes:
+            notes.append("training draws are relaxed, and its losses with them; validation and evaluation draw exactly")
+        if not self.likelihood.normalised:
+            notes.append(
+                f"the {type(self.likelihood).__name__} likelihood leaves out its constant: losses compare only with "
+                "others of the same likelihood on the same data"
+            )
+        return notes
+
     # ---- the parts, called in order ----------------------------------------------------------------------------
 
     def encode(self, x: Tensor) -> Distribution:
@@ -162,14 +174,19 @@ class VAE(nn.Module):
             return self.likelihood(at_least_float32(decoded).reshape(*z.shape[:-1], *decoded.shape[1:]))
 
     def decoded_moments(self, q: Distribution) -> tuple[Tensor, Tensor]:
-        r"""Return mean and variances of the decoder's output under q, in closed form, shape (B, *parameters_shape) each.
+        r"""Return mean and variances of the decoder's output under q, shape (B, *parameters_shape) each.
 
         For a linear decoder with matrix $\Phi$ and a q of independent dimensions these are $\Phi\,\mathbb E[z]$ (plus
         the bias) and $\sum_j\operatorname{Var}[z_j]\,\Phi_{\cdot j}^2$.
 
         Raises:
-            VaekitError: The decoder is not linear.
+            VaekitError: The decoder is not linear, or the dimensions of q are not independent.
         """
+        if not isinstance(q, torch.distributions.Independent) or q.base_dist.event_shape:
+            raise VaekitError(
+                f"the exact expectation needs a posterior of independent dimensions, not {type(q).__name__}: use "
+                "another posterior, or leave the objective's option 'exact' out"
+            )
         layer = self.decoder.linear
         if layer is None:
             raise VaekitError(
@@ -203,8 +220,8 @@ class VAE(nn.Module):
         return Output(latents, self.decode(z), monitors, expected)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Return the mean of p(x|z) at the posterior mean, shape (B, *X)."""
-        return self.decode(self.encode(x).mean).mean
+        """Return the mean of p(x|z) at the posterior's `point` (its mean, but for spheres), shape (B, *X)."""
+        return self.decode(self.posterior.point(self.encode(x))).mean
 
     def sample(self, count: int) -> Tensor:
         """Return means of p(x|z) for `count` draws from the prior, shape (count, *X)."""

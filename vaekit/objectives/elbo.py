@@ -92,11 +92,15 @@ class Objective(nn.Module):
         return dict(self.regularizers.items())  # type: ignore[arg-type]
 
     @property
+    def bound(self) -> bool:
+        """Whether the loss is a bound on -log p(x)."""
+        terms = list(self.terms.values())
+        return len(terms) == 1 and terms[0].bound and self.adversary is None
+
+    @property
     def label(self) -> str:
         """`"negative ELBO"` where the loss is exactly that, else `"surrogate loss"`."""
-        terms = list(self.terms.values())
-        exact = len(terms) == 1 and terms[0].bound and self.adversary is None
-        return "negative ELBO" if exact else "surrogate loss"
+        return "negative ELBO" if self.bound else "surrogate loss"
 
     def notes(self, batch_size: int, latent_dim: int) -> list[str]:
         """Return what a reader of this objective's figures should know."""
@@ -125,13 +129,13 @@ class Objective(nn.Module):
         """
         for term in self.terms.values():
             term.prepare(model.latent_dim, samples)
-        modes = model.training
-        with torch.random.fork_rng(devices=[]):
+        modes, weight = model.training, model.last_layer
+        with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
             torch.manual_seed(0)
-            weight = model.last_layer
             self.to(weight.device)  # A critic made just now is where the model is.
             x = torch.zeros(2, *model.data_shape, dtype=weight.dtype, device=weight.device)
-            self.evaluate(self.run(model.eval(), x), x)
+            model.eval().posterior.train(modes)  # Batch statistics are spared, relaxed draws are tried.
+            self.evaluate(self.run(model, x), x)
         model.train(modes)
 
     def run(self, model: nn.Module, x: Tensor, step: int = 0) -> Output:

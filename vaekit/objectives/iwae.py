@@ -25,7 +25,7 @@ __all__ = ["IWAE"]
     about="The importance-weighted bound of K draws, with its own or doubly reparameterised gradients",
     source="Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2015, arXiv 1509.00519; Tucker et al., "
     "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, 2018, arXiv 1810.04152",
-    requires=("finite KL", "reparameterised"),
+    requires=("finite KL", "reparameterised", "density"),
 )
 class IWAE(Objective):
     r"""The importance-weighted bound of K draws, negated, in nats per sample:
@@ -36,9 +36,9 @@ class IWAE(Objective):
     with $w_k=1/K$; the stratified draws of a mixture come with the weights of their components, which is a bound as
     well. It holds the KL within itself: regularizers are added only as extra terms, which make the loss a surrogate.
 
-    Under `dreg` the posterior's gradient is that of Tucker et al.: each draw's pathwise gradient, weighted by the square
-    of its normalised importance, without the score term; its signal does not fade as K grows. The decoder's gradient is
-    the same in both.
+    Under `dreg` the posterior's gradient is that of Tucker et al.: each draw's pathwise gradient, weighted by the
+    square of its normalised importance, without the score term; its signal does not fade as K grows. The decoder's
+    gradient is the same in both.
 
     References:
         Importance Weighted Autoencoders, Burda, Grosse and Salakhutdinov, 2015, arXiv 1509.00519.
@@ -54,8 +54,9 @@ class IWAE(Objective):
         estimator: `"standard"`, or `"dreg"` for doubly reparameterised gradients.
 
     Raises:
-        VaekitError: `draws` is below 1, or `dreg` comes with extra terms; in `evaluate`, the draws carry score-function weights or are relaxed, or `dreg`
-            meets a posterior without finite Fisher information or with weights to differentiate.
+        VaekitError: `draws` is below 1, or `dreg` comes with extra terms; in `evaluate`, the draws carry score-function
+            weights or are relaxed, or `dreg` meets a posterior without finite Fisher information or with weights to
+            differentiate.
 
     Examples:
         >>> IWAE(draws=5, estimator="dreg").label
@@ -79,18 +80,23 @@ class IWAE(Objective):
         self.estimator = estimator
 
     @property
+    def bound(self) -> bool:
+        """Whether the loss is a bound on -log p(x)."""
+        return not self.terms and self.adversary is None
+
+    @property
     def label(self) -> str:
         """`"negative importance-weighted bound"` where the loss is exactly that, else `"surrogate loss"`."""
-        exact = not self.terms and self.adversary is None
-        return "negative importance-weighted bound" if exact else "surrogate loss"
+        return "negative importance-weighted bound" if self.bound else "surrogate loss"
 
     def evaluate(self, output: Output, x: Tensor, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the mean of -log p(x|z), what the bound adds to it, and all terms by name."""
         latents = output.latents
-        if getattr(latents.q, "estimator", "") in ("score", "gumbel"):
+        estimator = getattr(latents.q, "estimator", "")
+        if estimator in ("score", "gumbel"):
             raise VaekitError(
-                f"the objective 'iwae' needs draws of the posterior itself, which the estimator '{latents.q.estimator}'"
-                " does not give: set posterior.estimator to stratified or pathwise"
+                f"the objective 'iwae' needs draws of the posterior itself, which the estimator '{estimator}' does not "
+                "give: set posterior.estimator to stratified or pathwise"
             )
         with without_autocast(x.device):
             log_likelihood = output.likelihood.log_prob(x)
@@ -125,4 +131,6 @@ class IWAE(Objective):
         Raises:
             VaekitError: Always.
         """
-        raise VaekitError("the importance-weighted bound has no regularization apart: use pyro.infer.RenyiELBO(alpha=0)")
+        raise VaekitError(
+            "the importance-weighted bound has no regularization apart: use pyro.infer.RenyiELBO(alpha=0)"
+        )

@@ -38,6 +38,10 @@ class Posterior(nn.Module):
         """Return q(z|x) for features of shape (B, F); the prior is there for posteriors that are relative to it."""
         raise NotImplementedError
 
+    def point(self, q: torch.distributions.Distribution) -> Tensor:
+        """Return the latent (B, D) that stands for q(z|x) where nothing is drawn: the mean, if it lies in the space."""
+        return q.mean
+
     def monitor(
         self, q: torch.distributions.Distribution, prior: torch.distributions.Distribution
     ) -> dict[str, Tensor]:

@@ -42,9 +42,16 @@ def log_variance_to_scale(log_variance: Tensor, log_variance_range: tuple[float,
     "gaussian",
     about="Diagonal Gaussian",
     source="D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes, 2013, arXiv 1312.6114",
-    supports=("reparameterised", "finite Fisher information", "moments", "factorised", "gaussian components"),
+    supports=(
+        "reparameterised",
+        "density",
+        "finite Fisher information",
+        "moments",
+        "factorised",
+        "gaussian components",
+    ),
     support="real",
-    closed_kl=("standard_normal",),
+    closed_kl=("standard_normal", "gaussian", "laplace"),
 )
 class Gaussian(Posterior):
     r"""$q(z|x) = \prod_d N(z_d; \mu_d(x), \sigma_d^2(x))$.

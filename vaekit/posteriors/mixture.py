@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from vaekit import distributions
 from vaekit.backbones.layers import Init, initialise
+from vaekit.distributions import Estimator
 from vaekit.errors import VaekitError
 from vaekit.posteriors.base import Posterior
 from vaekit.posteriors.gaussian import check_range, log_variance_to_scale
 from vaekit.precision import at_least_float32
 from vaekit.registry import posteriors
+from vaekit.schedules import Scalar, as_schedule
 
 __all__ = ["GaussianMixture"]
 
@@ -24,9 +24,9 @@ __all__ = ["GaussianMixture"]
     about="Mixture of diagonal Gaussians, with gradients for weights, locations and scales",
     source="M. Jankowiak and F. Obermeyer, Pathwise Derivatives Beyond the Reparameterization Trick, 2018, "
     "arXiv 1806.01851",
-    supports=("reparameterised", "finite Fisher information", "moments", "gaussian components"),
+    supports=("reparameterised", "density", "finite Fisher information", "moments", "gaussian components"),
     support="real",
-    bounded_kl=("standard_normal", "gaussian_mixture"),
+    bounded_kl=("standard_normal", "gaussian", "gaussian_mixture"),
 )
 class GaussianMixture(Posterior):
     r"""$q(z|x) = \sum_k \pi_k(x) \prod_d N(z_d; \mu_{kd}(x), \sigma_{kd}^2(x))$.
@@ -42,7 +42,9 @@ class GaussianMixture(Posterior):
         latent_dim: The number D of latent dimensions.
         components: The number K of components.
         estimator: How expectations are differentiated: `stratified` decodes one draw of every component, `pathwise`
-            and `score` decode one draw of the mixture.
+            and `score` decode one draw of the mixture; `gumbel` decodes a blend of the components, which is biased and
+            there for comparison (evaluation draws from the mixture itself).
+        temperature: The temperature of `gumbel`, a number or a schedule of the step.
         log_variance_range: The log-variances are softly clamped to this range; None leaves them free.
         init: `"default"` for PyTorch's first weights, `"glorot"` for Glorot-uniform kernels and zero biases.
 
@@ -62,7 +64,8 @@ class GaussianMixture(Posterior):
         latent_dim: int,
         *,
         components: int = 4,
-        estimator: Literal["stratified", "pathwise", "score"] = "stratified",
+        estimator: Estimator = "stratified",
+        temperature: Scalar = 0.5,
         log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
         init: Init = "default",
     ) -> None:
@@ -71,9 +74,11 @@ class GaussianMixture(Posterior):
             raise VaekitError(f"a mixture needs 1 or more components, not {components}")
         check_range(log_variance_range)
         self.components = components
-        self.estimator = estimator
+        self.estimator: Estimator = estimator
+        self.temperature = as_schedule(temperature)
         self.log_variance_range = log_variance_range
         self.passes = components if estimator == "stratified" else 1
+        self.relaxes = estimator == "gumbel" and components > 1
         self.loc = nn.Linear(features, components * latent_dim)
         self.log_variance = nn.Linear(features, components * latent_dim)
         if components > 1:
@@ -92,7 +97,8 @@ class GaussianMixture(Posterior):
             self.logits(features),
             loc.unflatten(-1, shape),
             scale.unflatten(-1, shape),
-            estimator=self.estimator,
+            estimator="pathwise" if self.relaxes and not self.training else self.estimator,
+            temperature=self.temperature(self.step),
             validate_args=False,
         )
 

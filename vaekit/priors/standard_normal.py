@@ -17,6 +17,7 @@ __all__ = ["StandardNormal"]
     "standard_normal",
     about="N(0, I), no parameters",
     source="D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes, 2013, arXiv 1312.6114",
+    supports=("factorised",),
     support="real",
 )
 class StandardNormal(Prior):

@@ -25,11 +25,13 @@ class Regularizer(nn.Module):
     #: The smallest batch, over all ranks, on which the term is defined.
     least_batch: int = 1
     #: A network of the term's own, trained in a phase of its own to tell two kinds of latents apart; None for none.
-    critic: nn.Module | None = None
+    critic: nn.Module | None
 
     def __init__(self, *, weight: Scalar = 1.0) -> None:
         super().__init__()
         self.weight = as_schedule(weight)
+        # Not an attribute of the class: that one would hide the module that a subclass registers.
+        self.critic = None
 
     def extra_repr(self) -> str:
         """Show the weight."""

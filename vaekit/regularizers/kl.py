@@ -76,6 +76,10 @@ class KL(Regularizer):
         """Return the batch mean of the KL, at least `free_bits`."""
         if self.estimator == "auto":
             kl = kl_divergence(latents.q, latents.p, Draws(latents.z, latents.weights)).mean()
+        elif hasattr(getattr(latents.q, "base_dist", latents.q), "space"):
+            raise VaekitError(
+                f"relaxed draws have no density to sample the KL with: set kl.estimator to auto, not {self.estimator}"
+            )
         else:
             q = stopped(latents.q) if self.estimator == "sticking_the_landing" else latents.q
             kl = latents.expect(q.log_prob(latents.z) - latents.p.log_prob(latents.z)).mean()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaekit.distributed import all_mean, world_size
-from vaekit.distributions import as_mixture
+from vaekit.distributions import pairwise_log_prob
 from vaekit.errors import VaekitError
 from vaekit.latents import Latents
 from vaekit.registry import regularizers
@@ -147,12 +147,5 @@ class AggregateKL(Regularizer):
 
     def forward(self, latents: Latents) -> Tensor:
         """Return the estimate."""
-        log_probs, loc, scale = as_mixture(latents.q)
-        # Products of matrices: all pairs of draws and components, never all pairs times dimensions, in memory. The
-        # expanded square cancels, hence float64.
-        z, means, precision = latents.z.double(), loc.flatten(0, 1).double(), scale.flatten(0, 1).double() ** -2
-        squares = z.square() @ precision.mT - 2.0 * (z @ (means * precision).mT) + (means.square() * precision).sum(-1)
-        constants = log_probs.flatten() - 0.5 * (2.0 * scale.log() + math.log(2 * math.pi)).sum(-1).flatten()
-        log_q = (constants - 0.5 * squares).logsumexp(-1) - math.log(loc.shape[0])
-        log_q = log_q.to(latents.z.dtype)
+        log_q = pairwise_log_prob(latents.q, latents.z).logsumexp(-1) - math.log(latents.z.shape[1])
         return latents.expect(log_q - latents.p.log_prob(latents.z)).mean()

@@ -186,7 +186,7 @@ class ModuleContract(Contract):
             torch.testing.assert_close(alone, together[row : row + 1], rtol=1e-4, atol=1e-4)
 
     def test_train_and_eval_agree(self) -> None:
-        """Training and evaluation give the same numbers, but for batch statistics, dropout, spectral norms and relaxations."""
+        """Training and evaluation give the same numbers, unless a layer is meant to differ."""
         module, inputs = self.module(), self.inputs()
         if any(_depends_on_mode(layer) for layer in module.modules()):
             pytest.skip("a layer of this part is meant to differ between training and evaluation")

@@ -35,7 +35,8 @@ class RegularizerContract(Contract):
     """What a regularizer promises: a finite scalar in nats per sample, with a gradient for the posterior.
 
     Attributes:
-        kinds: The posteriors to try it with, by name: those of these that support what the metadata require.
+        kinds: The posteriors to try it with, by name: those of these that support what the metadata require. Where
+            `only_with` names posteriors, these.
         prior: The prior, by name; the first that `only_with` names by default.
     """
 
@@ -47,8 +48,9 @@ class RegularizerContract(Contract):
     def posteriors(self) -> list[str]:
         """The posteriors to try it with."""
         info = self.registry.info(self.name) if self.name in self.registry.names() else None
-        fit = [k for k in self.kinds if not (info and missing(info, k, self._prior))]
-        assert fit, f"none of the posteriors {self.kinds} suits this regularizer: set `kinds` and `prior`"
+        kinds = info.only_with.get("posteriors", self.kinds) if info else self.kinds
+        fit = [k for k in kinds if not (info and missing(info, k, self._prior))]
+        assert fit, f"none of the posteriors {kinds} suits this regularizer: set `kinds` and `prior`"
         return fit
 
     @property

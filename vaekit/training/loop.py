@@ -123,7 +123,7 @@ class Loop:
             label=session.objective.label,
             device=_describe(session.fabric),
             parameters={n: sum(p.numel() for p in m.parameters() if p.requires_grad) for n, m in modules.items()},
-            notes=(*self.data.notes, *session.objective.notes(self.batch_size, model.latent_dim)),
+            notes=(*self.data.notes, *model.notes(), *session.objective.notes(self.batch_size, model.latent_dim)),
         )
 
     def _epoch(self, epoch: int, start: int, interrupt: Interrupt) -> None:
@@ -185,7 +185,7 @@ class Loop:
         if not terms:
             return
         line: dict[str, Any] = {"split": split, "step": self.session.step, "epoch": epoch, **terms}
-        if self.data.is_image:
+        if self.data.is_image and self.session.objective.bound:
             line["bits_per_dim"] = self.session.model.likelihood.bits_per_dim(terms["loss"])
         self.session.write(line)
         for listener in self.listeners:

@@ -10,7 +10,7 @@ from torch import nn
 from vaekit.registry import optimizers
 from vaekit.schedules import Scalar, as_schedule
 
-__all__ = ["Optimizer", "adam", "adamw", "sgd"]
+__all__ = ["Optimizer", "adam", "adamax", "adamw", "sgd"]
 
 
 class Optimizer:
@@ -50,6 +50,31 @@ def adam(
         fused: Whether one kernel updates all parameters.
     """
     return Optimizer(torch.optim.Adam(parameters, betas=betas, eps=eps, fused=fused), lr)
+
+
+@optimizers.register(
+    "adamax",
+    about="Adam with the running maximum of the gradient instead of its mean square",
+    source="Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, arXiv 1412.6980",
+)
+def adamax(
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: Scalar = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Return AdaMax.
+
+    Arguments:
+        parameters: What is optimised.
+        lr: The learning rate, a number or a schedule.
+        betas: Decay of the running mean of the gradient and of its running maximum.
+        eps: Added to the size of the gradient.
+        weight_decay: The weight of the squared norm of the parameters, halved, that is added to the loss.
+    """
+    return Optimizer(torch.optim.Adamax(parameters, betas=betas, eps=eps, weight_decay=weight_decay), lr)
 
 
 @optimizers.register(

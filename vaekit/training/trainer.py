@@ -34,7 +34,7 @@ class Trainer:
         epochs: Passes over the training data.
         max_steps: Stop after so many optimiser steps, however many epochs that is.
         optimizer: Name or mapping; its `lr` may be a schedule.
-        discriminator_optimizer: That of the discriminator, and of regularizers' critics; `None` for the same as `optimizer`.
+        discriminator_optimizer: That of the discriminator and of regularizers' critics; `None` for `optimizer`.
         ema: Decay of a moving average of the weights, which is then what is evaluated and kept; `None` for none.
         clip: Largest gradient norm, per phase; `None` for no clipping.
         precision: `"float32"`, or `"bf16"` for networks under autocast to bfloat16 (densities stay in float32).
