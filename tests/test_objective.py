@@ -160,3 +160,40 @@ def test_ema_is_what_is_evaluated_and_kept() -> None:
     own, averaged = (torch.cat([p.flatten() for p in m.parameters()]) for m in (model, fit.model))
     assert not torch.equal(own, averaged)
     assert torch.allclose(own, averaged, atol=0.05)
+
+
+def test_the_negative_elbo_is_logged_beside_a_loss_that_weights_the_kl() -> None:
+    model, objective = built(tiny("beta-vae"))
+    (phase,) = objective.phases(model, images().sigmoid(), 0, {"vae": model})
+    terms = phase.terms
+    torch.testing.assert_close(terms["negative_elbo"], terms["reconstruction"] + terms["kl"])
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + 4.0 * terms["kl"])
+    model, objective = built(tiny("vae"))
+    (phase,) = objective.phases(model, images().sigmoid(), 0, {"vae": model})
+    assert "negative_elbo" not in phase.terms, "the loss says it already"
+
+
+def test_relaxed_draws_give_no_negative_elbo() -> None:
+    model, objective = built(tiny("pvae", posterior={"temperature": 0.5}, regularizers={"kl": {"weight": 0.5}}))
+    (phase,) = objective.phases(model, images().sigmoid(), 0, {"vae": model})
+    assert "negative_elbo" not in phase.terms
+    _, _, terms = objective.evaluate(objective.run(model.eval(), images().sigmoid()), images().sigmoid())
+    assert "negative_elbo" in terms
+    notes = model.notes()
+    assert any("relaxed" in note for note in notes)
+    assert any("constant" in note for note in notes)
+
+
+def test_walks_on_a_sphere_stay_on_it() -> None:
+    model, _ = built(tiny("hyperspherical-vae"))
+    seen: list[torch.Tensor] = []
+    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    vk.evaluation.interpolate(model, images().sigmoid(), images().sigmoid(), steps=5)
+    torch.testing.assert_close(seen[0].norm(dim=-1), torch.ones(40))
+
+
+@pytest.mark.parametrize("recipe", ["pvae", "categorical-vae", "hyperspherical-vae"])
+def test_no_gaussian_stands_for_counts_categories_or_directions(recipe: str) -> None:
+    run = vk.recipe(recipe)
+    with pytest.raises(vk.VaekitError, match="no Gaussian draws"):
+        run.sample(4, "aggregate-gaussian")

@@ -11,6 +11,8 @@ from helpers import built, tiny
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 
 import vaekit as vk
+from vaekit.config import RunConfig, recipe_names
+from vaekit.distributions import kl_method
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -97,3 +99,52 @@ def test_learned_mixture_prior_gets_gradients() -> None:
     model, objective = (part.double() for part in built(config))
     _, gradients = trainer_side(model, objective, torch.rand(8, 1, 8, 8))
     assert {name for name, _ in model.named_parameters()} == gradients.keys()
+
+
+def elbo_recipes() -> list[str]:
+    """The recipes whose loss is a negative ELBO."""
+    return [name for name in recipe_names() if built(small(name))[1].label == "negative ELBO"]
+
+
+def small(name: str, **overrides: Any) -> RunConfig:
+    sizes: dict[str, Any] = {
+        "flow-prior": {"prior": {"hidden": [16], "transforms": 1}},
+        "vampprior": {"prior": {"components": 5}},
+        "categorical-vae": {"posterior": {"categories": 2}, "prior": {"categories": 2}},
+    }
+    return tiny(name, **{**sizes.get(name, {}), **overrides})
+
+
+def test_the_recipes_with_a_true_elbo() -> None:
+    expected = {
+        "vae",
+        "laplace-vae",
+        "full-gaussian-vae",
+        "hyperspherical-vae",
+        "evae-exact",
+        "flow-prior",
+        "vampprior",
+    }
+    assert set(elbo_recipes()) == expected
+
+
+@pytest.mark.parametrize("recipe", elbo_recipes())
+def test_every_recipe_with_a_true_elbo_is_the_same_in_pyro(recipe: str) -> None:
+    model, objective = (part.double() for part in built(small(recipe)))
+    x = torch.rand(8, 1, 8, 8)
+    with torch.no_grad():
+        closed = kl_method(model.encode(x), model.prior()) == "closed"
+    elbo = TraceMeanField_ELBO() if closed else Trace_ELBO()
+    same(trainer_side(model, objective, x), svi_side(model, elbo, x))
+
+
+@pytest.mark.parametrize("recipe", ["iaf-vae", "pvae", "pvae-straight-through", "categorical-vae"])
+def test_recipes_whose_kl_is_warmed_up_are_the_same_at_full_weight(recipe: str) -> None:
+    temperature = {"posterior": {"temperature": 0.5}} if recipe != "iaf-vae" else {}
+    config = small(recipe, **temperature, regularizers={"kl": {"weight": 1.0}})
+    if recipe == "categorical-vae":
+        config = small(recipe, posterior={"categories": 2, "temperature": 0.5}, regularizers={"kl": {"weight": 1.0}})
+    model, objective = (part.double() for part in built(config))
+    x = torch.rand(8, 1, 8, 8)
+    elbo = Trace_ELBO() if recipe == "iaf-vae" else TraceMeanField_ELBO()
+    same(trainer_side(model, objective, x), svi_side(model, elbo, x))

@@ -172,7 +172,6 @@ class Batches:
         # Selecting by bits: x ^ ((x ^ mirrored) & mask). torch.where on uint8 is several times slower on a CPU.
         return mirrored.bitwise_xor_(samples).bitwise_and_(chosen.to(torch.uint8).neg()).bitwise_xor_(samples)
 
-
     def _draws(self, epoch: int, batch: int, shape: tuple[int, ...] = ()) -> Tensor:
         """Return uniform numbers, one or as many as `shape` for each sample of this rank's part of a batch."""
         # A shape in the seed tells the streams of flips and of binary draws apart.

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from vaekit.distributions import sphere
 from vaekit.errors import VaekitError
 from vaekit.evaluation.aggregate import Aggregate
 from vaekit.models.vae import VAE
@@ -51,7 +52,9 @@ def sample_latents(
 def interpolate(model: VAE, first: Tensor, second: Tensor, steps: int = 6) -> Tensor:
     r"""Decode convex combinations of two posterior means, shape (steps, B, *X).
 
-    $$z_k=(1-\alpha_k)\,\mu_1+\alpha_k\,\mu_2,\qquad\alpha_k=\tfrac{k}{n-1}.$$
+    $$z_k=(1-\alpha_k)\,\mu_1+\alpha_k\,\mu_2,\qquad\alpha_k=\tfrac{k}{n-1},$$
+
+    each brought back to length 1 where the latent space is a sphere.
 
     Arguments:
         model: The model.
@@ -64,9 +67,12 @@ def interpolate(model: VAE, first: Tensor, second: Tensor, steps: int = 6) -> Te
     """
     if steps < 2:
         raise VaekitError(f"an interpolation needs 2 steps or more, not {steps}")
-    start, end = model.encode(first).mean, model.encode(second).mean
+    start, end = (model.posterior.point(model.encode(x)) for x in (first, second))
     along = torch.linspace(0.0, 1.0, steps, device=start.device).view(-1, 1, 1)
-    return model.decode(torch.lerp(start, end, along)).mean
+    z = torch.lerp(start, end, along)
+    if model.prior().support is sphere:
+        z = torch.nn.functional.normalize(z, dim=-1)
+    return model.decode(z).mean
 
 
 @torch.no_grad()

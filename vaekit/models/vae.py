@@ -39,6 +39,7 @@ class Output:
         likelihood: p(x|z) of every draw: `batch_shape (S, B)`, `event_shape X`.
         monitors: Scalars about the posterior for the log.
         expected_log_prob: x to E_q[log p(x|z)] in closed form, shape (B,), where that was asked for.
+        relaxed: Whether the draws are relaxed ones, and not draws of the posterior itself.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Output:
         likelihood: Distribution,
         monitors: Mapping[str, Tensor],
         expected_log_prob: Callable[[Tensor], Tensor] | None = None,
+        relaxed: bool = False,
     ) -> None:
         self.latents = latents
         self.likelihood = likelihood
         self.monitors = monitors
         self.expected_log_prob = expected_log_prob
+        self.relaxed = relaxed
 
     @property
     def images(self) -> Tensor:
@@ -217,7 +220,8 @@ class VAE(nn.Module):
             latents = Latents(q, p, z, weights, step)
             monitors = self.posterior.monitor(q, p)
         expected = partial(self.likelihood.expected_log_prob, *self.decoded_moments(q)) if exact else None
-        return Output(latents, self.decode(z), monitors, expected)
+        relaxed = self.posterior.relaxes and self.posterior.training
+        return Output(latents, self.decode(z), monitors, expected, relaxed)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x|z) at the posterior's `point` (its mean, but for spheres), shape (B, *X)."""

@@ -16,6 +16,7 @@ from vaekit.objectives.adversary import Adversary
 from vaekit.precision import without_autocast
 from vaekit.registry import objectives
 from vaekit.regularizers.base import Regularizer
+from vaekit.regularizers.kl import KL
 
 __all__ = ["Objective", "Phase"]
 
@@ -174,8 +175,11 @@ class Objective(nn.Module):
     def _named(
         self, reconstruction: Tensor, regularization: Tensor, terms: Mapping[str, Tensor], output: Output
     ) -> dict[str, Tensor]:
-        """Return all terms by name, detached."""
+        """Return all terms by name, detached; where the loss is no bound, the negative ELBO too if there is a KL."""
         named = {"loss": reconstruction + regularization, "reconstruction": reconstruction, **terms, **output.monitors}
+        if not self.bound and not output.relaxed:
+            kl = [terms[name] for name, term in self.terms.items() if isinstance(term, KL) and not term.free_bits]
+            named |= {"negative_elbo": reconstruction + value for value in kl[:1]}
         return {name: term.detach() for name, term in named.items()}
 
     def phases(self, model: VAE, x: Tensor, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 __all__ = ["duration", "number", "title_of", "unit_of"]
 
-_TITLES = {"bits_per_dim": "bits/dim", "kl": "KL", "r1": "R1 penalty"}
+_TITLES = {"bits_per_dim": "bits/dim", "kl": "KL", "negative_elbo": "negative ELBO", "r1": "R1 penalty"}
 
 
 def number(value: float, *, padded: bool = False) -> str:
@@ -66,6 +66,6 @@ def unit_of(term: str, regularizers: Collection[str]) -> str:
         term: Its name in the log.
         regularizers: The names of the run's regularizers, which are logged before their weights.
     """
-    if term in ("loss", "reconstruction") or term in regularizers:
+    if term in ("loss", "reconstruction", "negative_elbo") or term in regularizers:
         return "nats per sample"
     return "bits per dimension" if term == "bits_per_dim" else ""
