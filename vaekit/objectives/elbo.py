@@ -177,9 +177,9 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """Return all terms by name, detached; where the loss is no bound, the negative ELBO too if there is a KL."""
         named = {"loss": reconstruction + regularization, "reconstruction": reconstruction, **terms, **output.monitors}
-        if not self.bound and not output.relaxed:
-            kl = [terms[name] for name, term in self.terms.items() if isinstance(term, KL) and not term.free_bits]
-            named |= {"negative_elbo": reconstruction + value for value in kl[:1]}
+        kl = [terms[name] for name, term in self.terms.items() if isinstance(term, KL) and not term.free_bits]
+        if kl and not self.bound and not output.relaxed:
+            named["negative_elbo"] = reconstruction + kl[0]
         return {name: term.detach() for name, term in named.items()}
 
     def phases(self, model: VAE, x: Tensor, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
