@@ -12,7 +12,7 @@ from vaekit.distributions import draw, kl_divergence
 from vaekit.errors import VaekitError
 from vaekit.posteriors import Gaussian
 from vaekit.posteriors import GaussianMixture as MixturePosterior
-from vaekit.posteriors.gaussian import log_variance_to_scale
+from vaekit.posteriors.location_scale import log_variance_to_scale
 from vaekit.priors import GaussianMixture as MixturePrior
 from vaekit.priors import StandardNormal
 from vaekit.registry import posteriors, priors

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vaekit import distributions
 from vaekit.errors import VaekitError
 from vaekit.likelihoods.base import Likelihood
-from vaekit.posteriors.gaussian import log_variance_to_scale
+from vaekit.posteriors.location_scale import log_variance_to_scale
 from vaekit.registry import likelihoods
 
 __all__ = ["DiscretizedLogistic"]

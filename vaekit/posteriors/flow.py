@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vaekit import distributions
 from vaekit.backbones.flows import Autoregressive, shifted
-from vaekit.posteriors.gaussian import Gaussian, log_variance_to_scale
-from vaekit.precision import at_least_float32
+from vaekit.posteriors.location_scale import LocationScale
 from vaekit.registry import posteriors
 
 __all__ = ["Flow"]
@@ -25,7 +24,7 @@ __all__ = ["Flow"]
     supports=("reparameterised", "density"),
     support="real",
 )
-class Flow(Gaussian):
+class Flow(LocationScale):
     r"""$z=f(\mu(x)+\sigma(x)\varepsilon;\,x)$ with $\varepsilon\sim N(0,I)$ and a bijection f that sees the features.
 
     Under `iaf` f is a chain of affine autoregressive transforms. A draw and its density take one pass; the density of
@@ -70,7 +69,7 @@ class Flow(Gaussian):
         bins: int = 8,
         log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
     ) -> None:
-        super().__init__(features, latent_dim, log_variance_range=log_variance_range)
+        super().__init__(features, latent_dim, log_variance_range)
         self.flow = Autoregressive(
             latent_dim,
             features,
@@ -83,9 +82,8 @@ class Flow(Gaussian):
 
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x), `batch_shape (B,)`, `event_shape (D,)`."""
-        features = features.to(self.loc.weight.dtype)
-        loc, log_variance = at_least_float32(self.loc(features)), at_least_float32(self.log_variance(features))
-        transform = shifted(loc, log_variance_to_scale(log_variance, self.log_variance_range), self.flow(features))
+        loc, scale = self.loc_and_scale(features)
+        transform = shifted(loc, scale, self.flow(features.to(self.loc.weight.dtype)))
         origin = loc.new_zeros(self.latent_dim)
         base = dist.Normal(origin, torch.ones_like(origin), validate_args=False).to_event(1)
         return distributions.Flow(base, transform, loc.shape[:-1], validate_args=False)

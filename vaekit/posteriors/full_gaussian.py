@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from vaekit.backbones.layers import Init, initialise
 from vaekit.errors import VaekitError
-from vaekit.posteriors.base import Posterior
-from vaekit.posteriors.gaussian import check_range, log_variance_to_scale
+from vaekit.posteriors.location_scale import LocationScale
 from vaekit.precision import at_least_float32
 from vaekit.registry import posteriors
 
@@ -28,7 +27,7 @@ __all__ = ["FullGaussian"]
     support="real",
     closed_kl=("standard_normal", "gaussian"),
 )
-class FullGaussian(Posterior):
+class FullGaussian(LocationScale):
     r"""$q(z|x)=N(\mu(x),\Sigma(x))$ with $\Sigma=S(I+A)(I+A)^\top S$, or $\Sigma=S(I+FF^\top)S$.
 
     $S=\mathrm{diag}(\sigma)$. A is strictly lower triangular, so that $S(I+A)$ is the Cholesky factor and $\sigma_d^2$
@@ -67,14 +66,10 @@ class FullGaussian(Posterior):
         log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
         init: Init = "default",
     ) -> None:
-        super().__init__(features, latent_dim)
+        super().__init__(features, latent_dim, log_variance_range)
         if rank is not None and rank < 1:
             raise VaekitError(f"the rank must be 1 or more, not {rank}; leave it out for a full covariance")
-        check_range(log_variance_range)
         self.rank = rank
-        self.log_variance_range = log_variance_range
-        self.loc = nn.Linear(features, latent_dim)
-        self.log_variance = nn.Linear(features, latent_dim)
         # In one dimension nothing lies off the diagonal.
         size = latent_dim * rank if rank else latent_dim * (latent_dim - 1) // 2
         self.factor = nn.Linear(features, size) if size else None
@@ -82,12 +77,10 @@ class FullGaussian(Posterior):
 
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x) in float32 at least, `batch_shape (B,)`, `event_shape (D,)`."""
-        features = features.to(self.loc.weight.dtype)
-        loc, log_variance = at_least_float32(self.loc(features)), at_least_float32(self.log_variance(features))
-        scale = log_variance_to_scale(log_variance, self.log_variance_range)
+        loc, scale = self.loc_and_scale(features)
         if self.factor is None:
             return dist.MultivariateNormal(loc, scale_tril=scale.diag_embed(), validate_args=False)
-        factor = at_least_float32(self.factor(features))
+        factor = at_least_float32(self.factor(features.to(self.factor.weight.dtype)))
         if self.rank:
             columns = scale.unsqueeze(-1) * factor.unflatten(-1, (self.latent_dim, self.rank)) / math.sqrt(self.rank)
             return dist.LowRankMultivariateNormal(loc, columns, scale.square(), validate_args=False)

@@ -6,12 +6,10 @@ import math
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaekit.backbones.layers import Init, initialise
-from vaekit.posteriors.base import Posterior
-from vaekit.posteriors.gaussian import check_range, log_variance_to_scale
-from vaekit.precision import at_least_float32
+from vaekit.posteriors.location_scale import LocationScale
 from vaekit.registry import posteriors
 
 __all__ = ["Laplace"]
@@ -26,7 +24,7 @@ __all__ = ["Laplace"]
     support="real",
     closed_kl=("laplace", "standard_normal", "gaussian"),
 )
-class Laplace(Posterior):
+class Laplace(LocationScale):
     r"""$q(z|x) = \prod_d \frac1{2b_d(x)} e^{-|z_d - \mu_d(x)| / b_d(x)}$, of variance $2b_d^2$.
 
     Source: D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes, 2013, arXiv 1312.6114 (section 2.4).
@@ -55,16 +53,10 @@ class Laplace(Posterior):
         log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
         init: Init = "default",
     ) -> None:
-        super().__init__(features, latent_dim)
-        check_range(log_variance_range)
-        self.log_variance_range = log_variance_range
-        self.loc = nn.Linear(features, latent_dim)
-        self.log_variance = nn.Linear(features, latent_dim)
+        super().__init__(features, latent_dim, log_variance_range)
         initialise(self, init)
 
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x) in float32 at least, `batch_shape (B,)`, `event_shape (D,)`."""
-        features = features.to(self.loc.weight.dtype)
-        loc, log_variance = at_least_float32(self.loc(features)), at_least_float32(self.log_variance(features))
-        scale = log_variance_to_scale(log_variance, self.log_variance_range) * math.sqrt(0.5)
-        return dist.Laplace(loc, scale, validate_args=False).to_event(1)
+        loc, scale = self.loc_and_scale(features)
+        return dist.Laplace(loc, math.sqrt(0.5) * scale, validate_args=False).to_event(1)

@@ -10,9 +10,7 @@ from vaekit import distributions
 from vaekit.backbones.layers import Init, initialise
 from vaekit.distributions import Estimator
 from vaekit.errors import VaekitError
-from vaekit.posteriors.base import Posterior
-from vaekit.posteriors.gaussian import check_range, log_variance_to_scale
-from vaekit.precision import at_least_float32
+from vaekit.posteriors.location_scale import LocationScale
 from vaekit.registry import posteriors
 from vaekit.schedules import Scalar, as_schedule
 
@@ -28,7 +26,7 @@ __all__ = ["GaussianMixture"]
     support="real",
     bounded_kl=("standard_normal", "gaussian", "gaussian_mixture"),
 )
-class GaussianMixture(Posterior):
+class GaussianMixture(LocationScale):
     r"""$q(z|x) = \sum_k \pi_k(x) \prod_d N(z_d; \mu_{kd}(x), \sigma_{kd}^2(x))$.
 
     With one component it has the parameters of `Gaussian` and returns the same distribution. With more, the heads
@@ -69,32 +67,26 @@ class GaussianMixture(Posterior):
         log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
         init: Init = "default",
     ) -> None:
-        super().__init__(features, latent_dim)
         if components < 1:
             raise VaekitError(f"a mixture needs 1 or more components, not {components}")
-        check_range(log_variance_range)
+        super().__init__(features, latent_dim, log_variance_range, components)
         self.components = components
         self.estimator: Estimator = estimator
         self.temperature = as_schedule(temperature)
-        self.log_variance_range = log_variance_range
         self.passes = components if estimator == "stratified" else 1
         self.relaxes = estimator == "gumbel" and components > 1
-        self.loc = nn.Linear(features, components * latent_dim)
-        self.log_variance = nn.Linear(features, components * latent_dim)
         if components > 1:
             self.logits = nn.Linear(features, components)
         initialise(self, init)
 
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
         """Return q(z|x) in float32 at least, `batch_shape (B,)`, `event_shape (D,)`."""
-        features = features.to(self.loc.weight.dtype)
-        loc, log_variance = at_least_float32(self.loc(features)), at_least_float32(self.log_variance(features))
-        scale = log_variance_to_scale(log_variance, self.log_variance_range)
+        loc, scale = self.loc_and_scale(features)
         if self.components == 1:
             return dist.Normal(loc, scale, validate_args=False).to_event(1)
         shape = (self.components, self.latent_dim)
         return distributions.GaussianMixture(
-            self.logits(features),
+            self.logits(features.to(self.logits.weight.dtype)),
             loc.unflatten(-1, shape),
             scale.unflatten(-1, shape),
             estimator="pathwise" if self.relaxes and not self.training else self.estimator,

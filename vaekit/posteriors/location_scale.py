@@ -1,0 +1,61 @@
+"""The two heads that most posteriors begin with: a location and a softly clamped log-variance."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaekit.errors import VaekitError
+from vaekit.posteriors.base import Posterior
+from vaekit.precision import at_least_float32
+
+__all__ = ["LocationScale", "log_variance_to_scale"]
+
+
+def log_variance_to_scale(log_variance: Tensor, log_variance_range: tuple[float, float] | None) -> Tensor:
+    r"""Return the standard deviation $\exp(c(v) / 2)$ with c a soft clamp of the log-variance v to a range.
+
+    $c(v) = a + \mathrm{softplus}(b - \mathrm{softplus}(b - v) - a)$: nearly the identity well inside (a, b), with a
+    gradient everywhere.
+
+    Examples:
+        >>> log_variance_to_scale(torch.tensor([0.0, 100.0]), (-10.0, 4.0))
+        tensor([0.9910, 7.3891])
+    """
+    if log_variance_range is not None:
+        low, high = log_variance_range
+        log_variance = low + F.softplus(high - F.softplus(high - log_variance) - low)
+    return torch.exp(0.5 * log_variance)
+
+
+class LocationScale(Posterior):
+    """Linear heads for location and log-variance; a subclass makes a distribution of what `loc_and_scale` gives.
+
+    Arguments:
+        features: The number F of features that the encoder gives.
+        latent_dim: The number D of latent dimensions.
+        log_variance_range: The log-variance is softly clamped to this range; None leaves it free.
+        components: How many locations and log-variances there are for each dimension.
+
+    Raises:
+        VaekitError: The range does not rise.
+    """
+
+    def __init__(
+        self, features: int, latent_dim: int, log_variance_range: tuple[float, float] | None, components: int = 1
+    ) -> None:
+        super().__init__(features, latent_dim)
+        if log_variance_range is not None and log_variance_range[0] >= log_variance_range[1]:
+            raise VaekitError(
+                f"log_variance_range must rise from its first to its second number, not {log_variance_range}"
+            )
+        self.log_variance_range = log_variance_range
+        self.loc = nn.Linear(features, components * latent_dim)
+        self.log_variance = nn.Linear(features, components * latent_dim)
+
+    def loc_and_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return locations and standard deviations for features (B, F), in float32 at least."""
+        features = features.to(self.loc.weight.dtype)
+        loc, log_variance = at_least_float32(self.loc(features)), at_least_float32(self.log_variance(features))
+        return loc, log_variance_to_scale(log_variance, self.log_variance_range)
