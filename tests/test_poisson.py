@@ -73,6 +73,23 @@ def test_kl_from_logarithms(log_r: float, log_ratio: float, kl: float) -> None:
     assert torch.distributions.kl_divergence(q, p).item() == pytest.approx(kl, abs=1e-10)
 
 
+@pytest.mark.parametrize(("rate", "value"), [(0.5, 0.927637467496), (2.5, 1.83072660793)])
+def test_entropy(rate: float, value: float) -> None:
+    assert poisson(rate).entropy().item() == pytest.approx(value, abs=1e-10)
+    # Rates of other members of the batch change nothing.
+    assert poisson(rate, 100.0).entropy()[0].item() == pytest.approx(value, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "value"),
+    [(0.5, 0.15342640972), (1.0, 0.0), (1.1, 0.00484119778476), (2.0, 0.38629436112), (10.0, 14.0258509299)],
+)
+def test_kl_per_prior_rate(ratio: float, value: float) -> None:
+    """f(y) = 1 - y + y log y is the KL at prior rate 1."""
+    kl = torch.distributions.kl_divergence(poisson(ratio), poisson(1.0))
+    assert kl.item() == pytest.approx(value, abs=1e-10)
+
+
 def test_kl_of_a_silent_count_is_the_prior_rate() -> None:
     log_rate = torch.tensor([-1000.0, -80.0], dtype=torch.float32, requires_grad=True)
     kl = torch.distributions.kl_divergence(RelaxedPoisson(log_rate), RelaxedPoisson(torch.full((2,), -4.0)))

@@ -50,8 +50,8 @@ class RelaxedPoisson(TorchDistribution):
     | `quintic` | $6u^5-15u^4+10u^3$ | $\lambda$ for $\tau\le1$ | $\lambda(1-50\tau/231)$ |
     | `cosine` | $(1-\cos\pi u)/2$ | $\lambda$ for $\tau\le1$ | $\lambda(1-\tau/4)$ |
 
-    `log_prob`, `mean`, `variance` and the KL are those of the exact count, whatever the temperature. At soft counts
-    `log_prob` is the pmf with the gamma function in place of the factorial, which is no density.
+    `log_prob`, `mean`, `variance`, `entropy` and the KL are those of the exact count, whatever the temperature. At soft
+    counts `log_prob` is the pmf with the gamma function in place of the factorial, which is no density.
 
     A draw takes memory for $N$ numbers per count: (N, S, B, D) for S draws of a batch (B, D), and about three times
     that with the gradient.
@@ -171,6 +171,16 @@ class RelaxedPoisson(TorchDistribution):
                 f"not at {t:g}"
             )
         return 1.0, 1.0 - _STEPS[self.indicator][1] * t
+
+    def entropy(self) -> Tensor:
+        r"""Return the entropy of the exact count in nats, $-\mathbb E\log q(N)$, shape (...).
+
+        It is a sum over all counts that the largest rate makes likely: this waits for the device.
+        """
+        last = events_for(self.rate.max().item(), tail=1e-14)
+        counts = torch.arange(last + 1, dtype=self.log_rate.dtype, device=self.log_rate.device)
+        counts = counts.reshape(-1, *[1] * self.log_rate.dim())
+        return -(self.log_prob(counts).exp() * self.log_prob(counts)).sum(0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log pmf of counts (...), shape (...); no density at soft counts."""
