@@ -197,3 +197,11 @@ def test_no_gaussian_stands_for_counts_categories_or_directions(recipe: str) -> 
     run = vk.recipe(recipe)
     with pytest.raises(vk.VaekitError, match="no Gaussian draws"):
         run.sample(4, "aggregate-gaussian")
+
+
+def test_a_sampled_kl_is_said_to_be_one() -> None:
+    for posterior, sampled in (("gaussian", False), ("gmm", True)):
+        model, objective = built(tiny("vae", posterior={"name": posterior}))
+        objective.prepare(model, 10)
+        assert any("no closed form" in note for note in objective.notes(64, 4)) is sampled
+    assert any("as was asked" in note for note in vk.regularizers.KL(estimator="sampled").notes(64, 4))

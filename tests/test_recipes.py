@@ -1,4 +1,4 @@
-"""Every recipe trains, leaves a complete run, can be stopped, resumed and loaded, and draws pictures that show something."""
+"""Every recipe trains, leaves a complete run, can be stopped, resumed and loaded, and draws finite pictures."""
 
 from __future__ import annotations
 

@@ -83,9 +83,7 @@ def test_an_unknown_name_suggests_the_nearest_and_lists_all(registry: Registry) 
     assert suggest("x", []) == "there are none to choose from."
 
 
-@pytest.mark.parametrize(
-    ("pattern", "names"), [("ga*", ["gaussian"]), ("gm*", ["gmm"]), ("g??", ["gmm"]), ("q*", [])]
-)
+@pytest.mark.parametrize(("pattern", "names"), [("ga*", ["gaussian"]), ("gm*", ["gmm"]), ("g??", ["gmm"]), ("q*", [])])
 def test_wildcards(registry: Registry, pattern: str, names: list[str]) -> None:
     assert registry.names(pattern) == names
     assert "gmm" in repr(registry)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vaekit.distributions import kl_method
 from vaekit.errors import VaekitError
 from vaekit.latents import Latents
 from vaekit.models.vae import VAE, Output
@@ -136,7 +137,11 @@ class Objective(nn.Module):
             self.to(weight.device)  # A critic made just now is where the model is.
             x = torch.zeros(2, *model.data_shape, dtype=weight.dtype, device=weight.device)
             model.eval().posterior.train(modes)  # Batch statistics are spared, relaxed draws are tried.
-            self.evaluate(self.run(model, x), x)
+            output = self.run(model, x)
+            self.evaluate(output, x)
+        for term in self.terms.values():
+            if isinstance(term, KL):
+                term.method = kl_method(output.latents.q, output.latents.p)
         model.train(modes)
 
     def run(self, model: nn.Module, x: Tensor, step: int = 0) -> Output:

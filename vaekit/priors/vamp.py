@@ -81,7 +81,7 @@ class Vamp(Prior):
             VaekitError: The pseudo-inputs are those of data of another shape.
         """
         if self.raw_inputs is None:
-            like = next(encoder.parameters())
+            like = next(posterior.parameters())  # an encoder may have none
             shape = (self.components, *likelihood.data_shape)
             self.raw_inputs = nn.Parameter(torch.randn(shape, dtype=like.dtype, device=like.device))
         elif self.raw_inputs.shape[1:] != likelihood.data_shape:

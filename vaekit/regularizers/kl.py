@@ -66,11 +66,19 @@ class KL(Regularizer):
             raise VaekitError(f"kl: free_bits must be 0 or more, not {free_bits:g}")
         self.free_bits = free_bits
         self.estimator = estimator
+        #: How the KL to the prior is computed, once that is known.
+        self.method: Literal["closed", "sampled", "unknown"] = "unknown"
         self.bound = weight == 1 and not free_bits
 
     def extra_repr(self) -> str:
         """Show the weight and the free bits."""
         return f"{super().extra_repr()}, free_bits={self.free_bits:g}"
+
+    def notes(self, batch_size: int, latent_dim: int) -> list[str]:
+        """Say where the KL is an estimate."""
+        sampled = self.estimator != "auto" or self.method == "sampled"
+        why = "it has no closed form for these parts" if self.method == "sampled" else "as was asked for"
+        return [f"the KL to the prior is estimated from the draws: {why}"] if sampled else []
 
     def forward(self, latents: Latents) -> Tensor:
         """Return the batch mean of the KL, at least `free_bits`."""
