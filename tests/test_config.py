@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+import vaekit as vk
 from vaekit import build
 from vaekit.config import apply_overrides, merge, read_recipe, recipe_names, resolve
 from vaekit.errors import VaekitError
@@ -139,3 +141,31 @@ def test_unknown_recipe() -> None:
         read_recipe("gamx")
     with pytest.raises(VaekitError, match="there is no recipe file"):
         read_recipe("nowhere/mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        ({"portion": 2.0}, "at most 1"),
+        ({"portion": 0.5, "steps": 3}, "either steps or portion"),
+        ({}, "either steps or portion"),
+        ({"portion": "half"}, "valid number"),
+    ],
+)
+def test_a_wrong_share_of_a_run_is_refused_before_anything_is_written(
+    schedule: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    weight = {"name": "linear", **schedule}
+    run = vk.recipe("vae", regularizers={"kl": {"weight": weight}}, out=tmp_path / "run")
+    with pytest.raises(VaekitError, match=says):
+        run.fit()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_share_of_a_run_becomes_steps(tmp_path: Path) -> None:
+    weight = {"name": "linear", "portion": 0.5}
+    run = vk.recipe("vae", regularizers={"kl": {"weight": weight}}, out=tmp_path / "run", trainer={"max_steps": 4})
+    run.fit()
+    assert run.config.regularizers["kl"]["weight"] == weight, "what is kept and resumed is the share"
+    with pytest.raises(VaekitError, match="give 'steps' here"):
+        vk.regularizers.KL(weight=weight).weight(0)

@@ -64,14 +64,18 @@ def _written(steps: int | None, portion: float | None) -> str:
 def with_steps(options: Any, total: int) -> Any:
     """Return options in which every schedule's `portion` has become `steps`, of a run of `total` steps.
 
+    Raises:
+        VaekitError: A portion is not within (0, 1], or stands beside `steps`.
+
     Examples:
         >>> with_steps({"weight": {"name": "linear", "portion": 0.5}}, 300)
         {'weight': {'name': 'linear', 'steps': 150}}
     """
     if isinstance(options, Mapping):
         done = {key: with_steps(value, total) for key, value in options.items()}
-        if done.get("name") in schedules.names() and (portion := done.pop("portion", None)) is not None:
-            done["steps"] = max(1, round(portion * total))
+        if done.get("name") in schedules.names() and done.get("portion") is not None:
+            schedules.build(done)  # What is wrong with it is said here.
+            done["steps"] = max(1, round(done.pop("portion") * total))
         return done
     return options
 
