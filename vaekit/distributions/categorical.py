@@ -137,4 +137,5 @@ def check_groups(latent_dim: int, categories: int) -> None:
 
 @register_kl(RelaxedOneHot, RelaxedOneHot)
 def _kl_one_hot(q: RelaxedOneHot, p: RelaxedOneHot) -> Tensor:
-    return (q.log_probs.exp() * (q.log_probs - p.log_probs)).sum((-2, -1))
+    log_q = q.log_probs
+    return (log_q.exp() * (log_q - p.log_probs)).sum((-2, -1))
