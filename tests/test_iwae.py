@@ -189,6 +189,19 @@ def test_draws_that_do_not_suit_are_refused_before_training(
         objective.prepare(model, 10)
 
 
+def test_relaxed_draws_have_no_density_and_draws_on_a_sphere_have_one() -> None:
+    sphere = built(tiny("hyperspherical-vae"))[0]
+    relaxed = built(tiny("pvae", posterior={"temperature": 0.5}))[0]
+    for estimator in ("sampled", "sticking_the_landing"):
+        objective = vk.Objective({"kl": vk.regularizers.KL(estimator=estimator)})
+        objective.prepare(sphere, 10)
+        with pytest.raises(vk.VaekitError, match="have none"):
+            objective.prepare(relaxed, 10)
+    IWAE(estimator="dreg").prepare(sphere, 10)
+    with pytest.raises(vk.VaekitError, match="have none"):
+        IWAE().prepare(relaxed, 10)
+
+
 def test_dreg_takes_no_other_terms() -> None:
     with pytest.raises(vk.VaekitError, match="bound alone"):
         IWAE({"kl": vk.regularizers.KL()}, estimator="dreg")

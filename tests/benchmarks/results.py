@@ -32,7 +32,7 @@ from vaekit.evaluation import (
     load_extractor,
     sharpness,
 )
-from vaekit.evaluation.representation import active_neurons, knn_accuracy
+from vaekit.evaluation.representation import active_neurons, knn_accuracy, representation
 from vaekit.reporting.images import to_uint8
 
 Row = tuple[str, dict[str, Any]]
@@ -145,18 +145,6 @@ def evae(options: argparse.Namespace) -> None:
         print(f"| {label} | {distance:.2f} | {sharp:.4f} | {error:.5f} | {seconds_of(out)} |", flush=True)
 
 
-def parameters(q: torch.distributions.Distribution) -> Tensor:
-    """Return what a posterior says about a sample: log rates, or locations."""
-    base = getattr(q, "base_dist", q)
-    return base.rate.log() if hasattr(base, "rate") else base.loc
-
-
-def codes_of(run: vk.Run, count: int) -> Tensor:
-    """Return the posterior parameters of the first test samples."""
-    with torch.no_grad():
-        return torch.cat([parameters(model_of(run).encode(x)) for x in held_out(run, count)])
-
-
 def pvae(options: argparse.Namespace) -> None:
     """Active neurons of linear models."""
     print("| posterior | active neurons, KL > 0.01 | > 0.1 | reconstruction | KL | trained |")
@@ -181,7 +169,8 @@ def codes(options: argparse.Namespace) -> None:
     for label in options.rows or PVAE:
         out = options.out / "codes" / label
         run = fitted(out, "mnist", options.data_root, PVAE[label], MLP, options.epochs)
-        features, labels = codes_of(run, 10_000), run.data.splits["test"].labels
+        features = representation(model_of(run), held_out(run, 10_000))
+        labels = run.data.splits["test"].labels
         assert labels is not None
         pool, held = (features[:5000], labels[:5000]), (features[5000:], labels[5000:10_000])
         found = []

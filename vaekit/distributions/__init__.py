@@ -4,7 +4,7 @@ from vaekit.distributions.bessel import bessel_ratio, log_bessel, log_bessel_ove
 from vaekit.distributions.categorical import RelaxedOneHot
 from vaekit.distributions.continuous_bernoulli import ContinuousBernoulli
 from vaekit.distributions.convolution import EpanechnikovConvolution
-from vaekit.distributions.draws import Draws, draw, exponentials, stopped
+from vaekit.distributions.draws import Draws, draw, exponentials, require_density, stopped
 from vaekit.distributions.epanechnikov import Epanechnikov, bounds, mean_log_shifted
 from vaekit.distributions.flow import Flow
 from vaekit.distributions.gaussian import kl_to_diagonal
@@ -54,6 +54,7 @@ __all__ = [
     "pairwise_log_prob",
     "pairwise_log_prob_by_dimension",
     "reflect",
+    "require_density",
     "sphere",
     "stopped",
 ]

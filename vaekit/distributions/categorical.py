@@ -50,6 +50,8 @@ class RelaxedOneHot(TorchDistribution):
     has_rsample = True
     #: What the values stand for: soft vectors are one-hot to a KL.
     space: ClassVar[str] = "one-hot"
+    #: Read by `vaekit.distributions.require_density`.
+    has_density: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
@@ -15,6 +13,7 @@ from torch.distributions.kl import register_kl
 from torch.distributions.utils import broadcast_all
 
 from vaekit.distributions.epanechnikov import Epanechnikov
+from vaekit.distributions.quadrature import gauss_legendre
 from vaekit.errors import VaekitError
 from vaekit.precision import at_least_float32
 
@@ -171,24 +170,17 @@ def _log_density_gaussian(x: Tensor, h: Tensor, sigma: Tensor) -> Tensor:
     the integrand is below its largest value by a factor of $e^{-24}$. They are constants of the rule, so that the
     gradient is that of the integrand alone.
     """
-    nodes, log_weights = _gauss_legendre(x.dtype, x.device)
+    nodes, weights = gauss_legendre(_NODES, x.dtype, x.device)
     with torch.no_grad():
         radius = ((x.abs() - h).clamp_min(0.0).square() + (_SPAN * sigma).square()).sqrt()
         # Distances of the two ends from -1 and from 1.
         low, high = (1.0 + (x - radius) / h).clamp_min(0.0), (1.0 - (x + radius) / h).clamp_min(0.0)
         half = (1.0 - 0.5 * (low + high)).unsqueeze(-1)
         from_low, from_high = low.unsqueeze(-1) + half * (1.0 + nodes), high.unsqueeze(-1) + half * (1.0 - nodes)
-        log_kernel = (0.75 * half * from_low * from_high).log() + log_weights
+        log_kernel = (0.75 * half * from_low * from_high).log() + weights.log()
         t = from_low - 1.0
     standard = (x.unsqueeze(-1) - h.unsqueeze(-1) * t) / sigma.unsqueeze(-1)
     return (log_kernel - 0.5 * standard.square()).logsumexp(-1) - sigma.log() - 0.5 * math.log(2.0 * math.pi)
-
-
-@lru_cache
-def _gauss_legendre(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return nodes and log-weights on [-1, 1]; kept, so that a step copies nothing to the device."""
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    return torch.tensor(nodes, dtype=dtype, device=device), torch.tensor(np.log(weights), dtype=dtype, device=device)
 
 
 def _integrated_cdf(t: Tensor) -> Tensor:

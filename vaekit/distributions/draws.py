@@ -13,7 +13,7 @@ from torch.distributions import Distribution, TransformedDistribution
 from vaekit.distributions.flow import Flow
 from vaekit.errors import VaekitError
 
-__all__ = ["Draws", "draw", "exponentials", "stopped"]
+__all__ = ["Draws", "draw", "exponentials", "require_density", "stopped"]
 
 D = TypeVar("D", bound=Distribution)
 
@@ -50,6 +50,27 @@ def draw(q: Distribution, count: int = 1) -> Draws:
         return own(count)
     z = q.rsample((count,))
     return Draws(z, z.new_full(z.shape[:-1], 1.0 / count))
+
+
+def require_density(q: Distribution, what: str) -> None:
+    """Refuse a distribution whose relaxed draws have no density: one that says `has_density = False`.
+
+    Arguments:
+        q: The distribution.
+        what: What needs the density, for the message.
+
+    Raises:
+        VaekitError: The draws of q have no density.
+
+    Examples:
+        >>> require_density(torch.distributions.Normal(0.0, 1.0), "the objective 'iwae'")
+    """
+    own = getattr(q, "base_dist", q)
+    if not getattr(own, "has_density", True):
+        raise VaekitError(
+            f"{what} needs a density at the draws, and relaxed draws of {type(own).__name__} have none: use the "
+            "objective 'elbo' with the regularizer 'kl' and its estimator 'auto'"
+        )
 
 
 def stopped(q: D) -> D:

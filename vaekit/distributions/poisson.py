@@ -87,6 +87,8 @@ class RelaxedPoisson(TorchDistribution):
     has_rsample = True
     #: What the values stand for: soft counts are counts to a KL.
     space: ClassVar[str] = "counting"
+    #: Read by `vaekit.distributions.require_density`.
+    has_density: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Size, Tensor
 from torch.distributions import Beta
 
 from vaekit.distributions.bessel import bessel_ratio, log_bessel_over_power
+from vaekit.distributions.quadrature import gauss_legendre
 from vaekit.distributions.rotational import Rotational
 from vaekit.precision import at_least_float32
 
 __all__ = ["VonMisesFisher"]
 
 _PROPOSALS = 32
-_NODES, _WEIGHTS = ((torch.from_numpy(a) / 2.0) for a in np.polynomial.legendre.leggauss(64))
+_NODES = 64
 
 
 class VonMisesFisher(Rotational):
@@ -125,9 +125,10 @@ class VonMisesFisher(Rotational):
         width = 12.0 / (power / (1.0 - mean.square()).clamp_min(tiny) + kappa * mean).clamp_min(tiny).sqrt()
         inward = angle.cos() > mean
         length = torch.minimum(torch.where(inward, angle, math.pi - angle), width)
-        steps = torch.where(inward, -length, length).unsqueeze(-1) * (_NODES.to(angle) + 0.5)
+        nodes, weights = gauss_legendre(_NODES, angle.dtype, angle.device)
+        steps = torch.where(inward, -length, length).unsqueeze(-1) * (0.5 * nodes + 0.5)
         start = angle.unsqueeze(-1)
         rise = -2.0 * kappa.unsqueeze(-1) * (start + 0.5 * steps).sin() * (0.5 * steps).sin()
         sines = ((start + steps).sin() / start.sin().clamp_min(tiny)).clamp_min(tiny)
         integrand = (mean.unsqueeze(-1) - (start + steps).cos()).abs() * (rise + power * sines.log()).exp()
-        return -length * (integrand * _WEIGHTS.to(angle)).sum(-1)
+        return -length * (integrand * (0.5 * weights)).sum(-1)

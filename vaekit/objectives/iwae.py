@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from vaekit.distributions import stopped
+from vaekit.distributions import require_density, stopped
 from vaekit.errors import VaekitError
 from vaekit.latents import Latents
 from vaekit.models.vae import Output
@@ -98,6 +98,7 @@ class IWAE(Objective):
                 f"the objective 'iwae' needs draws of the posterior itself, which the estimator '{estimator}' does not "
                 "give: set posterior.estimator to stratified or pathwise"
             )
+        require_density(latents.q, "the objective 'iwae'")
         with without_autocast(x.device):
             log_likelihood = output.likelihood.log_prob(x)
             reconstruction = -latents.expect(log_likelihood).mean()

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaekit.distributions import Draws, as_mixture, kl_divergence, stopped
+from vaekit.distributions import Draws, as_mixture, kl_divergence, require_density, stopped
 from vaekit.errors import VaekitError
 from vaekit.latents import Latents
 from vaekit.registry import regularizers
@@ -84,11 +84,8 @@ class KL(Regularizer):
         """Return the batch mean of the KL, at least `free_bits`."""
         if self.estimator == "auto":
             kl = kl_divergence(latents.q, latents.p, Draws(latents.z, latents.weights)).mean()
-        elif hasattr(getattr(latents.q, "base_dist", latents.q), "space"):
-            raise VaekitError(
-                f"relaxed draws have no density to sample the KL with: set kl.estimator to auto, not {self.estimator}"
-            )
         else:
+            require_density(latents.q, f"the KL's estimator '{self.estimator}'")
             q = stopped(latents.q) if self.estimator == "sticking_the_landing" else latents.q
             kl = latents.expect(q.log_prob(latents.z) - latents.p.log_prob(latents.z)).mean()
         return kl.clamp_min(self.free_bits) if self.free_bits else kl
