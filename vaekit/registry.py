@@ -38,12 +38,14 @@ __all__ = [
     "check_spec",
     "datasets",
     "discriminators",
+    "fusions",
     "likelihoods",
     "objectives",
     "optimizers",
     "options_of",
     "posteriors",
     "priors",
+    "private_fusions",
     "regularizers",
     "schedules",
 ]
@@ -336,6 +338,8 @@ backbones = Registry("backbones", "backbone", "vaekit.backbones")
 regularizers = Registry("regularizers", "regularizer", "vaekit.regularizers")
 discriminators = Registry("discriminators", "discriminator", "vaekit.discriminators")
 adversarial_losses = Registry("adversarial_losses", "adversarial loss", "vaekit.discriminators")
+fusions = Registry("fusions", "fusion", "vaekit.fusions")
+private_fusions = Registry("private_fusions", "private fusion", "vaekit.fusions")
 objectives = Registry("objectives", "objective", "vaekit.objectives")
 optimizers = Registry("optimizers", "optimizer", "vaekit.training")
 schedules = Registry("schedules", "schedule", "vaekit.schedules")
@@ -351,6 +355,8 @@ FAMILIES: dict[str, Registry] = {
         regularizers,
         discriminators,
         adversarial_losses,
+        fusions,
+        private_fusions,
         objectives,
         optimizers,
         schedules,

@@ -6,7 +6,18 @@ batches = vaekit.data.Batches(data.train, 64, data_range=(0.0, 1.0), device="cpu
 
 from vaekit.data.batches import Batches
 from vaekit.data.checking import Report, check
-from vaekit.data.dataset import Dataset, Split
+from vaekit.data.dataset import Dataset, PairedSplit, Split
 from vaekit.data.loading import load
+from vaekit.data.paired import PairedBatches, make_batches
 
-__all__ = ["Batches", "Dataset", "Report", "Split", "check", "load"]
+__all__ = [
+    "Batches",
+    "Dataset",
+    "PairedBatches",
+    "PairedSplit",
+    "Report",
+    "Split",
+    "check",
+    "load",
+    "make_batches",
+]

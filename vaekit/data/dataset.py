@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 from vaekit.errors import VaekitError
 
-__all__ = ["Dataset", "Progress", "Split", "at_least_one", "finish", "holdout"]
+__all__ = ["Dataset", "PairedSplit", "Progress", "Split", "Values", "at_least_one", "finish", "holdout"]
 
 Progress: TypeAlias = Callable[[int, int, str], None]
+
+#: What the numbers of a sample are: measurements (or grey values), one of several classes in one-hot form, or bits.
+Values: TypeAlias = Literal["real", "classes", "binary"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +27,7 @@ class Split:
         samples: uint8 of shape (N, C, H, W) for images, otherwise float32 of shape (N, *shape).
         labels: int64 of shape (N,), or None where the data set has none.
         mapped: Whether `samples` lies in a memory-mapped file instead of in memory.
+        values: What the numbers are; `"classes"` and `"binary"` for float samples only.
 
     Examples:
         >>> import torch
@@ -34,6 +38,7 @@ class Split:
     samples: Tensor
     labels: Tensor | None = None
     mapped: bool = False
+    values: Values = "real"
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -43,9 +48,68 @@ class Split:
             f"Split({len(self):,} x {tuple(self.samples.shape[1:])} {str(self.samples.dtype).removeprefix('torch.')})"
         )
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.samples.shape[1:])
+
     def rows(self, index: Tensor | slice) -> Split:
         """Return the split that holds only these rows."""
         return replace(self, samples=self.samples[index], labels=None if self.labels is None else self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class PairedSplit:
+    """One split of a data set of several modalities: row i of every one belongs to sample i.
+
+    Arguments:
+        modalities: Name to samples, all of one length.
+        labels: int64 of shape (N,), or None where the data set has none.
+        available: Which modalities of each sample are there, bool of shape (N, M); None where all are.
+
+    Raises:
+        VaekitError: Lengths differ, or a sample has no modality at all.
+
+    Examples:
+        >>> import torch
+        >>> split = PairedSplit({"left": Split(torch.zeros(5, 3)), "right": Split(torch.zeros(5, 2))})
+        >>> len(split), split.shape
+        (5, {'left': (3,), 'right': (2,)})
+    """
+
+    modalities: Mapping[str, Split]
+    labels: Tensor | None = None
+    available: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(split) for name, split in self.modalities.items()}
+        for name, tensor in (("labels", self.labels), ("availability", self.available)):
+            if tensor is not None:
+                lengths[name] = len(tensor)
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+            raise VaekitError(f"the modalities have different numbers of samples ({found}): give one of each a sample")
+        if self.available is not None and len(empty := (~self.available.any(1)).nonzero()):
+            raise VaekitError(
+                f"{len(empty):,} samples have no modality at all, the first of them is number {int(empty[0])}: give "
+                "each sample one modality or more"
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.modalities.values())))
+
+    @property
+    def shape(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one sample of each modality."""
+        return {name: tuple(split.samples.shape[1:]) for name, split in self.modalities.items()}
+
+    def rows(self, index: Tensor | slice) -> PairedSplit:
+        """Return the split that holds only these rows."""
+        return PairedSplit(
+            {name: split.rows(index) for name, split in self.modalities.items()},
+            None if self.labels is None else self.labels[index],
+            None if self.available is None else self.available[index],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,26 +121,31 @@ class Dataset:
         train: What a model is fitted to.
         valid: The official validation split where there is one, otherwise held out of the training samples.
         test: The official test split, or None.
-        is_image: Whether a sample is an image (C, H, W).
+        is_image: Whether a sample is an image (C, H, W); False for several modalities.
         notes: Sentences to announce: a partial copy, skipped files, the licence.
         protocol: How the samples were made (crop, size, numbers per split), to be recorded beside every figure.
     """
 
     name: str
-    train: Split
-    valid: Split
-    test: Split | None = None
+    train: Split | PairedSplit
+    valid: Split | PairedSplit
+    test: Split | PairedSplit | None = None
     is_image: bool = True
     notes: list[str] = field(default_factory=list)
     protocol: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one sample, e.g. (3, 64, 64)."""
-        return tuple(self.train.samples.shape[1:])
+    def shape(self) -> Any:
+        """The shape of one sample, e.g. (3, 64, 64); of one of each modality by name where there are several."""
+        return self.train.shape
 
     @property
-    def splits(self) -> dict[str, Split]:
+    def paired(self) -> bool:
+        """Whether the data set has several modalities."""
+        return isinstance(self.train, PairedSplit)
+
+    @property
+    def splits(self) -> dict[str, Any]:
         """The splits that exist, by name."""
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: split for name, split in named.items() if split is not None}
@@ -113,7 +182,7 @@ def at_least_one(**options: int | None) -> None:
 
 def finish(
     name: str,
-    splits: Mapping[str, Split | None],
+    splits: Mapping[str, Split | PairedSplit | None],
     *,
     is_image: bool = True,
     limit: int | None = None,

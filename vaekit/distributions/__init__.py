@@ -16,6 +16,7 @@ from vaekit.distributions.poisson import Indicator, RelaxedPoisson, events_for
 from vaekit.distributions.power_spherical import PowerSpherical
 from vaekit.distributions.rotational import Rotational
 from vaekit.distributions.sphere import SphereUniform, log_sphere_area, reflect, sphere
+from vaekit.distributions.stacking import choose_between, location_scale, stack
 from vaekit.distributions.von_mises_fisher import VonMisesFisher
 
 __all__ = [
@@ -39,12 +40,14 @@ __all__ = [
     "as_mixture",
     "bessel_ratio",
     "bounds",
+    "choose_between",
     "draw",
     "events_for",
     "exponentials",
     "kl_divergence",
     "kl_method",
     "kl_to_diagonal",
+    "location_scale",
     "log_bessel",
     "log_bessel_over_power",
     "log_sphere_area",
@@ -56,5 +59,6 @@ __all__ = [
     "reflect",
     "require_density",
     "sphere",
+    "stack",
     "stopped",
 ]

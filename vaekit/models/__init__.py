@@ -1,5 +1,12 @@
 """Models: modules that compose the parts, and their Pyro programs."""
 
+from typing import TypeAlias
+
+from vaekit.models.multimodal import Encoded, Modality, MultimodalVAE
+from vaekit.models.subset import LatentDraws, SubsetPosterior
 from vaekit.models.vae import VAE, Output
 
-__all__ = ["VAE", "Output"]
+__all__ = ["VAE", "Encoded", "LatentDraws", "Modality", "Model", "MultimodalVAE", "Output", "SubsetPosterior"]
+
+#: Whatever the trainer trains.
+Model: TypeAlias = VAE | MultimodalVAE
