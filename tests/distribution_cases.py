@@ -79,6 +79,15 @@ def mixture(estimator: vd.Estimator) -> Case:
     return Case(vd.GaussianMixture, lambda dimensions: 3 + 6 * dimensions, make, prior=standard, gradient="exact")
 
 
+def experts(family: Any, stratified: bool) -> Case:
+    def make(u: Tensor, dimensions: int) -> Any:
+        loc, log_scale = u.unflatten(-1, (2, 3, dimensions)).unbind(-3)
+        components = family(3 * loc, log_scale.exp()).to_event(1)
+        return vd.ExpertMixture(components, torch.tensor([True, False, True]), stratified)
+
+    return Case(vd.ExpertMixture, lambda dimensions: 6 * dimensions, make, prior=standard, gradient="exact")
+
+
 def levels(u: Tensor, dimensions: int) -> Any:
     return vd.CategoricalLevels(3 * u.unflatten(-1, (dimensions, 6))).to_event(1)
 
@@ -223,6 +232,8 @@ CASES: dict[str, Case] = {
     "mixture, stratified": mixture("stratified"),
     "mixture, pathwise": mixture("pathwise"),
     "mixture, score": mixture("score"),
+    "mixture of experts": experts(dist.Normal, stratified=False),
+    "mixture of laplace experts, stratified": experts(dist.Laplace, stratified=True),
     "epanechnikov": each(
         vd.Epanechnikov,
         2,

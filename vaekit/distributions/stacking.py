@@ -1,4 +1,4 @@
-"""Several distributions of one family as one, and a choice between two."""
+"""Several distributions of one family as one and back, and a choice between two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent
 from vaekit.distributions.mixture import GaussianMixture
 from vaekit.errors import VaekitError
 
-__all__ = ["choose_between", "location_scale", "stack"]
+__all__ = ["choose_between", "location_scale", "stack", "unstack"]
 
 # What torch calls the family, and what Pyro does: `to_event` needs the latter.
 _FAMILIES = ((torch.distributions.Normal, Normal), (torch.distributions.Laplace, Laplace))
@@ -66,6 +66,32 @@ def stack(qs: Sequence[Distribution]) -> Distribution:
         names = " and ".join(sorted({family.__name__ for family in families}))
         raise VaekitError(f"the posteriors of all modalities must be of one family, not {names}")
     return families[0](torch.stack(locs, -2), torch.stack(scales, -2), validate_args=False).to_event(1)
+
+
+def unstack(q: Distribution) -> list[Distribution]:
+    """Return a distribution of `batch_shape (..., B, M)` as M of `batch_shape (..., B)`: what `stack` undoes.
+
+    Arguments:
+        q: Gaussian or Laplace dimensions, or a Gaussian mixture.
+
+    Raises:
+        VaekitError: It is another distribution.
+
+    Examples:
+        >>> q = Independent(Normal(torch.zeros(5, 3, 2), torch.ones(5, 3, 2)), 1)
+        >>> [part.batch_shape for part in unstack(q)]
+        [torch.Size([5]), torch.Size([5]), torch.Size([5])]
+    """
+    axis = len(q.batch_shape) - 1
+    if isinstance(q, GaussianMixture):
+        parts = zip(q.logits.unbind(axis), q.loc.unbind(axis), q.scale.unbind(axis), strict=True)
+        return [
+            GaussianMixture(logits, loc, scale, q.estimator, q.temperature, validate_args=False)
+            for logits, loc, scale in parts
+        ]
+    family, loc, scale = location_scale(q)
+    pairs = zip(loc.unbind(axis), scale.unbind(axis), strict=True)
+    return [family(*pair, validate_args=False).to_event(1) for pair in pairs]
 
 
 def choose_between(first: Tensor, q: Distribution, p: Distribution) -> Distribution:

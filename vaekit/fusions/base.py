@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
@@ -134,6 +135,16 @@ class PrivateFusion(nn.Module):
             mask: Which modalities are in the subset, bool of shape (B, M).
         """
         raise NotImplementedError
+
+    def auxiliary(self) -> Distribution:
+        r"""Return $r_m(\tilde z_m)$, `batch_shape (M,)`, `event_shape (private_dim,)`: the standard normal by default.
+
+        The auxiliary prior is where an objective may draw a modality's private latent from, for decoding the modality
+        from what others say of the shared latent.
+        """
+        parameter = at_least_float32(next(self.parameters()))
+        loc = parameter.new_zeros(len(self.features), self.private_dim)
+        return dist.Normal(loc, torch.ones_like(loc), validate_args=False).to_event(1)
 
     def forward(self, features: Sequence[Tensor], z: Tensor, mask: Tensor) -> Distribution:
         """Return the private posteriors for features (B, F_m), shared draws (S, B, D) and a mask (B, M)."""

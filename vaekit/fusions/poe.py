@@ -11,7 +11,7 @@ from torch import Tensor
 from vaekit.fusions.base import ExpertFusion, MakePosterior, gaussian_parameters
 from vaekit.registry import fusions
 
-__all__ = ["ProductOfExperts"]
+__all__ = ["ProductOfExperts", "gaussian_product"]
 
 Distribution = torch.distributions.Distribution
 
@@ -62,18 +62,44 @@ class ProductOfExperts(ExpertFusion):
 
     def fuse(self, embedded: Distribution, mask: Tensor, prior: Distribution) -> Distribution:
         """Return the product of the experts that the mask lets through."""
-        loc, scale = gaussian_parameters(embedded, "the fusion 'poe'")
-        prior_loc, prior_scale = gaussian_parameters(prior, "the fusion 'poe'")
-        precision = scale.pow(-2)
-        # As a product of matrices: many subsets cost no copies of the experts. One that is masked out gets weight 0.
-        chosen = mask.to(loc.dtype)
-        total = torch.einsum("...bm,bmd->...bd", chosen, precision)
-        weighted = torch.einsum("...bm,bmd->...bd", chosen, precision * loc)
         alone = torch.ones_like(mask[..., 0]) if self.prior_expert else ~mask.any(-1)
-        prior_precision = alone.unsqueeze(-1) * prior_scale.pow(-2)
-        total, weighted = total + prior_precision, weighted + prior_precision * prior_loc
-        return dist.Normal(weighted / total, total.rsqrt(), validate_args=False).to_event(1)
+        loc, scale = gaussian_product(embedded, mask, prior, alone, "the fusion 'poe'")
+        return dist.Normal(loc, scale, validate_args=False).to_event(1)
 
     def extra_repr(self) -> str:
         """Show the option."""
         return f"prior_expert={self.prior_expert}"
+
+
+def gaussian_product(
+    experts: Distribution, chosen: Tensor, prior: Distribution, with_prior: Tensor, what: str
+) -> tuple[Tensor, Tensor]:
+    """Return location and scale of products of Gaussian experts, each of shape (..., B, D).
+
+    Arguments:
+        experts: The experts, `batch_shape (B, M)`.
+        chosen: Which of them are in each product, bool of shape (..., B, M).
+        prior: p(z).
+        with_prior: Whether the prior is a factor too, bool of shape (..., B); it must be where no expert is chosen.
+        what: What needs Gaussians, for the message.
+
+    Raises:
+        VaekitError: The experts or the prior are not Gaussian.
+
+    Examples:
+        >>> experts = dist.Normal(torch.tensor([[[0.0], [3.0]]]), torch.ones(1, 2, 1)).to_event(1)
+        >>> prior = dist.Normal(torch.zeros(1), 1.0).to_event(1)
+        >>> loc, scale = gaussian_product(experts, torch.ones(1, 2).bool(), prior, torch.tensor([True]), "this")
+        >>> loc, scale.square()
+        (tensor([[1.]]), tensor([[0.3333]]))
+    """
+    loc, scale = gaussian_parameters(experts, what)
+    prior_loc, prior_scale = gaussian_parameters(prior, what)
+    precision = scale.pow(-2)
+    # As a product of matrices: many subsets cost no copies of the experts. One that is not chosen gets weight 0.
+    weights = chosen.to(loc.dtype)
+    total = torch.einsum("...bm,bmd->...bd", weights, precision)
+    weighted = torch.einsum("...bm,bmd->...bd", weights, precision * loc)
+    prior_precision = with_prior.unsqueeze(-1) * prior_scale.pow(-2)
+    total, weighted = total + prior_precision, weighted + prior_precision * prior_loc
+    return weighted / total, total.rsqrt()

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from vaekit import distributions
 from vaekit.errors import VaekitError
 from vaekit.likelihoods.base import Likelihood
-from vaekit.posteriors.location_scale import log_variance_to_scale
 from vaekit.registry import likelihoods
 
 __all__ = ["DiscretizedLogistic"]
@@ -85,7 +84,7 @@ class DiscretizedLogistic(Likelihood):
             loc, scale = decoded, self.log_scale.exp()
         else:
             loc, log_variance = decoded.chunk(2, dim=-len(self.data_shape))
-            scale = log_variance_to_scale(log_variance, _LOG_VARIANCES)
+            scale = distributions.log_variance_to_scale(log_variance, _LOG_VARIANCES)
         p = distributions.DiscretizedLogistic(loc, scale, self.grid, validate_args=False)
         return p.to_event(len(self.data_shape))
 

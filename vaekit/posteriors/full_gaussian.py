@@ -86,7 +86,7 @@ class FullGaussian(LocationScale):
             return dist.LowRankMultivariateNormal(loc, columns, scale.square(), validate_args=False)
         row, column = torch.tril_indices(self.latent_dim, self.latent_dim, -1, device=factor.device)
         tril = scale.diag_embed()
-        tril[:, row, column] = scale[:, row] * factor / math.sqrt(self.latent_dim)
+        tril[..., row, column] = scale[..., row] * factor / math.sqrt(self.latent_dim)
         return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
 
     def extra_repr(self) -> str:
