@@ -1,4 +1,4 @@
-"""The multimodal variational autoencoder: modalities, a fusion and a prior, as a module and as a Pyro program.
+"""The multimodal variational autoencoder: modalities, a fusion and a prior.
 
 Shapes: S draws, B samples, M modalities, D latent dimensions (P private ones), X_m the shape of modality m.
 """
@@ -17,6 +17,7 @@ from vaekit.distributions import choose_between
 from vaekit.errors import VaekitError
 from vaekit.fusions.base import Experts, Fusion, PrivateFusion
 from vaekit.likelihoods.base import Likelihood
+from vaekit.models.programs import Programs
 from vaekit.models.subset import SubsetPosterior
 from vaekit.observed import Observed
 from vaekit.posteriors.base import Posterior
@@ -87,8 +88,8 @@ class Encoded:
         fusion = self._model.fusion
         if not isinstance(fusion, Fusion):
             raise VaekitError(
-                "this model has a latent for each modality and no fusion: use the objective 'independent' or 'mmvm', or "
-                "give the model a fusion"
+                "this model has a latent for each modality and no fusion: use the objective 'independent' or 'mmvm', "
+                "or give the model a fusion"
             )
         with without_autocast(mask.device):
             return fusion.fuse(self._embedded, mask & self.available, self.prior_of_shared)
@@ -124,7 +125,7 @@ class Encoded:
         return self._embedded
 
 
-class MultimodalVAE(nn.Module):
+class MultimodalVAE(Programs):
     r"""A variational autoencoder of M modalities:
 
     $$z\sim p(z),\quad[\tilde z_m\sim\mathcal N(0,I)],\quad x_m\sim p(x_m\mid z[,\tilde z_m])\qquad
@@ -135,8 +136,7 @@ class MultimodalVAE(nn.Module):
     the shared one.
 
     What is trained is up to an objective: `forward` runs it inside the module, so that engines which wrap modules see
-    one call. `model` and `guide` are the same thing as a Pyro program, with the sites `z`, `z_<modality>` and
-    `x_<modality>`.
+    one call. `model` and `guide` are the same thing as a Pyro program: see `Programs`.
 
     References:
         Multimodal Generative Models for Scalable Weakly-Supervised Learning, Wu and Goodman, 2018, arXiv 1802.05335.
@@ -342,6 +342,18 @@ class MultimodalVAE(nn.Module):
         lent = torch.where(nothing.unsqueeze(-1), prior, lent)
         return torch.where(x.available.unsqueeze(-1), own, lent.unsqueeze(1))
 
+    def marginal(self, x: Observed) -> Distribution:
+        """Return what stands for the data in the latent space, `batch_shape (N,)`.
+
+        With a shared latent it is the posterior given all that is there; without one, a Gaussian with the moments of
+        each available modality's posterior.
+        """
+        encoded = self.encode(x)
+        if self.shared:
+            return encoded.posterior().shared
+        mean, variance = encoded.experts.mean[x.available], encoded.experts.variance[x.available]
+        return dist.Normal(mean, variance.sqrt(), validate_args=False).to_event(1)
+
     def reconstruct(self, x: Observed) -> dict[str, Tensor]:
         """Return the mean of p(x_m|z) of every modality at the posterior's mean given those available, (B, *X_m)."""
         return {name: p.mean for name, p in self.decode(self.latents(x, sample=False)).items()}
@@ -352,7 +364,10 @@ class MultimodalVAE(nn.Module):
 
     def sample(self, count: int) -> dict[str, Tensor]:
         """Return means of p(x_m|z) for `count` draws from the prior, the same z for all modalities, (count, *X_m)."""
-        z = self.prior().sample((count,))
+        return self.decode_shared(self.prior().sample((count,)))
+
+    def decode_shared(self, z: Tensor) -> dict[str, Tensor]:
+        """Return means of p(x_m|z) of every modality for latents (N, D), private ones drawn from their prior."""
         each = z.unsqueeze(-2).expand(-1, len(self.names), -1)
         if self.private is not None:
             each = torch.cat([each, self.private_prior(z).sample()], -1)

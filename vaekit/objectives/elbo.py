@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ class Objective(nn.Module):
         phases |= {f"{name}_critic": term.critic for name, term in self.terms.items() if term.critic is not None}
         return phases
 
-    def prepare(self, model: VAE, samples: int) -> None:
+    def prepare(self, model: nn.Module, samples: int) -> None:
         """Make ready for training: tell the terms what they cannot know, and try everything once.
 
         The trial is one evaluation of two blank samples. It finds what cannot work (an infinite KL,
@@ -127,8 +128,13 @@ class Objective(nn.Module):
             samples: The number of training samples.
 
         Raises:
-            VaekitError: Parts do not go together.
+            VaekitError: Parts do not go together, or the model has several modalities.
         """
+        if not isinstance(model, VAE):
+            raise VaekitError(
+                f"the objective {type(self).__name__} is for one modality: use 'joint', 'masked' or another objective "
+                "of several modalities"
+            )
         for term in self.terms.values():
             term.prepare(model.latent_dim, samples)
         modes, weight = model.training, model.last_layer
@@ -144,7 +150,7 @@ class Objective(nn.Module):
                 term.method = kl_method(output.latents.q, output.latents.p)
         model.train(modes)
 
-    def run(self, model: nn.Module, x: Tensor, step: int = 0) -> Output:
+    def run(self, model: nn.Module, x: Any, step: int = 0) -> Any:
         """Return the forward pass that this objective needs."""
         output: Output = model(x, self.draws, step, self.exact)
         return output
@@ -164,7 +170,7 @@ class Objective(nn.Module):
                 terms[name] = value.detach()
         return total, terms
 
-    def evaluate(self, output: Output, x: Tensor, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def evaluate(self, output: Any, x: Any, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the reconstruction term, the regularization and all terms by name, without the adversary."""
         with without_autocast(x.device):
             reconstruction = self._reconstruct(output, x)
@@ -187,7 +193,7 @@ class Objective(nn.Module):
             named["negative_elbo"] = reconstruction + kl[0]
         return {name: term.detach() for name, term in named.items()}
 
-    def phases(self, model: VAE, x: Tensor, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
+    def phases(self, model: Any, x: Any, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
         """Yield the updates of one step, in order; each loss is computed after the update before it.
 
         Arguments:

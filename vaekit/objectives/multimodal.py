@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from vaekit.errors import VaekitError, suggest
 from vaekit.models.multimodal import MultimodalVAE
 from vaekit.models.subset import KLEstimator
 from vaekit.objectives.adversary import Adversary
-from vaekit.objectives.elbo import Objective
+from vaekit.objectives.elbo import Objective, Phase
 from vaekit.observed import Observed
 from vaekit.precision import without_autocast
 from vaekit.registry import objectives
@@ -116,18 +117,21 @@ class MultimodalObjective(Objective):
             self.evaluate(self.run(model, x), x)
         model.train(modes)
 
-    def run(self, model: nn.Module, x: Observed, step: int = 0) -> Terms:  # type: ignore[override]
+    def run(self, model: nn.Module, x: Observed, step: int = 0) -> Terms:
         """Return the terms of one batch, computed within the model's forward."""
         terms: Terms = model(x, partial(self._program, step=step), step)
         return terms
 
-    def evaluate(  # type: ignore[override]
-        self, output: Terms, x: Observed, step: int = 0
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def evaluate(self, output: Terms, x: Observed, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the reconstruction term, the regularization and all terms by name."""
         loss = output.reconstruction + output.regularization
         named = {"loss": loss, "reconstruction": output.reconstruction, **output.named}
         return output.reconstruction, output.regularization, {name: term.detach() for name, term in named.items()}
+
+    def phases(self, model: Any, x: Observed, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
+        """Yield the one update of a step."""
+        reconstruction, regularization, terms = self.evaluate(self.run(wrapped["vae"], x, step), x, step)
+        yield Phase("vae", reconstruction + regularization, terms)
 
     # ---- what a subclass writes, and what helps it -----------------------------------------------------------------
 
