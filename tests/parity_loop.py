@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from helpers import built, random_images, tiny
 from safetensors.torch import save_file
 
-import vaekit.training.trainer
-from vaekit.data import Batches
+import vaekit.data.paired
+from vaekit.data import Batches, Dataset
 from vaekit.training.trainer import Trainer
 
 STEPS, BATCH = 6, 16
@@ -124,10 +124,9 @@ def plain(world: int, rank: int) -> torch.nn.Module:
     return vae
 
 
-def trained(world: int) -> torch.nn.Module:
+def trained(world: int, model: torch.nn.Module, objective: torch.nn.Module, data: Dataset) -> torch.nn.Module:
     """The same by the trainer."""
-    model, objective, data = parts()
-    vaekit.training.trainer.Batches = Batches64
+    vaekit.data.paired.Batches = Batches64
     trainer = Trainer(
         max_steps=STEPS, epochs=100, optimizer=OPTIMIZER, accelerator="cpu", devices=world, strategy="auto"
     )
@@ -135,7 +134,8 @@ def trained(world: int) -> torch.nn.Module:
     return model
 
 
-def main() -> None:
+def main(plain: Callable[[int, int], torch.nn.Module], parts: Callable[[], tuple]) -> None:
+    """Train one way or the other, and keep the weights."""
     which, folder = sys.argv[1], Path(sys.argv[2])
     world, rank = int(sys.argv[3]), int(os.environ.get("LOCAL_RANK", sys.argv[4]))
     torch.set_num_threads(1)
@@ -143,7 +143,7 @@ def main() -> None:
         torch.distributed.init_process_group(
             "gloo", init_method=f"tcp://127.0.0.1:{sys.argv[5]}", world_size=world, rank=rank
         )
-    model = plain(world, rank) if which == "plain" else trained(world)
+    model = plain(world, rank) if which == "plain" else trained(world, *parts())
     if rank == 0:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / f"{which}.safetensors")
     if torch.distributed.is_initialized():
@@ -152,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(plain, parts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import SEVERAL_MODALITIES
 
 import vaekit as vk
 from vaekit import build
@@ -55,12 +56,13 @@ def test_values_are_yaml_and_scientific_numbers_are_numbers() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_resolves_builds_and_cites_its_source(name: str) -> None:
-    config = resolve(read_recipe(name), data="digits")
+    several = name in SEVERAL_MODALITIES
+    config = resolve(read_recipe(name), data="polymnist" if several else "digits")
+    shape = {"m0": (3, 28, 28), "m1": (3, 28, 28)} if several else (1, 8, 8)
     assert config.about
     assert config.source
     build.trainer(config)
-    build.objective(config, (1, 8, 8))
-    build.model(config, (1, 8, 8))
+    build.objective(config, shape).prepare(build.model(config, shape), 100)
 
 
 @pytest.mark.parametrize("name", recipe_names())

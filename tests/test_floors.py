@@ -26,7 +26,7 @@ FLOORS = {
     1: ("posteriors", "priors", "likelihoods", "backbones", "regularizers", "discriminators", "fusions"),
     2: ("models", "objectives"),
     3: ("training", "evaluation", "reporting", "data"),
-    4: ("config", "build", "run", "rundir"),
+    4: ("config", "build", "run", "multimodal_run", "rundir"),
     5: ("cli", "testing"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("parity_loop.py")
+SCRIPTS = {"gamix": "parity_loop.py", "masked-multimodal": "parity_multimodal.py"}
 
 
 def free_port() -> str:
@@ -21,18 +21,19 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def start(which: str, folder: Path, world: int, rank: int, port: str) -> subprocess.Popen:
+def start(recipe: str, which: str, folder: Path, world: int, rank: int, port: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), which, str(folder), str(world), str(rank), port]
+    command = [sys.executable, str(Path(__file__).with_name(SCRIPTS[recipe])), which, str(folder), str(world), str(rank), port]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", SCRIPTS)
 @pytest.mark.parametrize("world", [1, 2])
-def test_same_weights_as_a_plain_loop(tmp_path: Path, world: int) -> None:
+def test_same_weights_as_a_plain_loop(tmp_path: Path, world: int, recipe: str) -> None:
     port = free_port()
-    running = [start("plain", tmp_path, world, rank, port) for rank in range(world)]
-    running.append(start("trainer", tmp_path, world, 0, port))
+    running = [start(recipe, "plain", tmp_path, world, rank, port) for rank in range(world)]
+    running.append(start(recipe, "trainer", tmp_path, world, 0, port))
     for process in running:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output

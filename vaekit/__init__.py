@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 # Public name -> where it lives; subpackages map to themselves.
 _EXPORTS = {
     "Adversary": "vaekit.objectives.adversary",
+    "MultimodalVAE": "vaekit.models.multimodal",
     "Objective": "vaekit.objectives.elbo",
     "Run": "vaekit.run",
     "RunConfig": "vaekit.config",
@@ -26,8 +27,9 @@ _EXPORTS = {
     "recipe": "vaekit.run",
 }
 _PACKAGES = (
-    "backbones", "build", "data", "discriminators", "distributions", "evaluation", "likelihoods", "models",
-    "objectives", "posteriors", "priors", "registry", "regularizers", "reporting", "schedules", "testing", "training",
+    "backbones", "build", "data", "discriminators", "distributions", "evaluation", "fusions", "likelihoods", "models",
+    "objectives", "observed", "posteriors", "priors", "registry", "regularizers", "reporting", "schedules", "testing",
+    "training",
 )  # fmt: skip
 
 __all__ = [*sorted(_EXPORTS), *_PACKAGES]

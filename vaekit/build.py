@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,33 +10,45 @@ import torch
 from vaekit import compatibility
 from vaekit.config import RunConfig
 from vaekit.errors import VaekitError, suggest
-from vaekit.models.vae import VAE
+from vaekit.fusions.base import Experts, Fusion, PrivateFusion
+from vaekit.models import VAE, Modality, Model, MultimodalVAE
 from vaekit.objectives.adversary import Adversary
 from vaekit.objectives.elbo import Objective
+from vaekit.priors.base import Prior
 from vaekit.registry import (
     FAMILIES,
     adversarial_losses,
     backbones,
     check_options,
     discriminators,
+    fusions,
     likelihoods,
     objectives,
     options_of,
     posteriors,
     priors,
+    private_fusions,
     regularizers,
 )
 from vaekit.training.trainer import Trainer
 
 __all__ = ["model", "objective", "trainer"]
 
+# The likelihood of a modality that is not an image.
+_SUITING = {"vector": "gaussian", "classes": "one_hot", "binary": "bernoulli"}
+
 _ADVICE = "see `vaekit list pairs`"
 
 
-def model(config: RunConfig, data_shape: tuple[int, ...]) -> VAE:
-    """Build the model of a configuration for samples of one shape.
+def model(config: RunConfig, data_shape: Any, data_values: Mapping[str, str] | None = None) -> Model:
+    """Build the model of a configuration for samples of one shape, or of one shape for each modality.
 
     The initial weights depend on `trainer.seed` alone.
+
+    Arguments:
+        config: The configuration.
+        data_shape: The shape of one sample; modality to shape for several.
+        data_values: For several modalities, what each of them holds: see `vaekit.data.PairedSplit.values`.
 
     Raises:
         VaekitError: An unknown part or option, a value of the wrong type, or parts that do not go together.
@@ -46,6 +59,13 @@ def model(config: RunConfig, data_shape: tuple[int, ...]) -> VAE:
         'VAE'
     """
     _refuse_misfits(config)
+    if isinstance(data_shape, Mapping):
+        return _multimodal(config, data_shape, data_values or {})
+    if config.modalities is not None:
+        raise VaekitError(
+            f"the recipe '{config.recipe}' is for several modalities and the data have one: use data such as "
+            "polymnist, or another recipe"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(config.trainer.get("seed", 0)))
         likelihood = likelihoods.build(config.likelihood, data_shape, where="likelihood")
@@ -57,7 +77,86 @@ def model(config: RunConfig, data_shape: tuple[int, ...]) -> VAE:
         return VAE(encoder, posterior, prior, decoder, likelihood)
 
 
-def objective(config: RunConfig, data_shape: tuple[int, ...]) -> Objective:
+def _multimodal(config: RunConfig, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, str]) -> MultimodalVAE:
+    if config.modalities is None:
+        raise VaekitError(
+            f"the data have the modalities {', '.join(shapes)} and the recipe '{config.recipe}' is for one: use a "
+            "recipe such as mmvm or masked-multimodal"
+        )
+    for name in config.modalities:
+        if name not in shapes:
+            raise VaekitError(f"the data have no modality '{name}': {suggest(name, shapes)}")
+    parts = {name: _parts_of_modality(config, name, values) for name in shapes}
+    latent_dim = config.latent_dim
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(config.trainer.get("seed", 0)))
+        private_spec, private_dim = _private_spec(config)
+        modalities, heads = {}, []
+        for name, shape in shapes.items():
+            where = f"modalities.{name}"
+            likelihood = likelihoods.build(parts[name]["likelihood"], shape, where=f"{where}.likelihood")
+            backbone = backbones.build(parts[name]["backbone"], where=f"{where}.backbone")
+            decoder = backbone.decoder(latent_dim + private_dim, likelihood.parameters_shape)
+            modalities[name] = Modality(backbone.encoder(shape), decoder, likelihood)
+            if config.fusion is None:
+                features = modalities[name].encoder.features
+                heads.append(posteriors.build(parts[name]["posterior"], features, latent_dim, where="posterior"))
+        sizes = tuple(modality.encoder.features for modality in modalities.values())
+
+        def posterior(features: int) -> torch.nn.Module:
+            built: torch.nn.Module = posteriors.build(config.posterior, features, latent_dim, where="posterior")
+            return built
+
+        fusion: Fusion | Experts = (
+            Experts(heads)
+            if config.fusion is None
+            else fusions.build(config.fusion, sizes, latent_dim, posterior, where="fusion")
+        )
+        private: PrivateFusion | None = (
+            private_fusions.build(private_spec, sizes, latent_dim, private_dim, where="private")
+            if private_spec
+            else None
+        )
+        prior = priors.build(config.prior, latent_dim, where="prior")
+        if type(prior).attach is not Prior.attach:
+            raise VaekitError(
+                f"the prior '{config.prior['name']}' is made of the posteriors of one modality: use gaussian_mixture"
+            )
+        return MultimodalVAE(modalities, fusion, prior, private)
+
+
+def _parts_of_modality(config: RunConfig, name: str, values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return backbone, likelihood and posterior of a modality: its own, else the run's, else what suits its values.
+
+    The run's backbone is for what it supports; its likelihood is for images where there are any, else for vectors.
+    """
+    own = (config.modalities or {}).get(name, {})
+    if "posterior" in own and config.fusion is not None:
+        raise VaekitError(
+            f"modalities.{name}.posterior is for models without a fusion: set the posterior of the run, or set fusion "
+            "to null"
+        )
+    parts = {"backbone": config.backbone, "likelihood": config.likelihood, "posterior": config.posterior}
+    kind = values.get(name, "image")
+    if kind != "image" and "vectors" not in backbones.info(config.backbone.get("name", "")).supports:
+        parts["backbone"] = {"name": "mlp", "hidden": [256, 256]}
+    if kind in ("classes", "binary") or (kind == "vector" and "image" in values.values()):
+        parts["likelihood"] = {"name": _SUITING[kind]}
+    return {**parts, **own}
+
+
+def _private_spec(config: RunConfig) -> tuple[dict[str, Any] | None, int]:
+    """Return the private fusion's name and options, and the dimensions of a private latent."""
+    if config.private is None:
+        return None, 0
+    spec = dict(config.private)
+    size = spec.pop("latent_dim", None)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise VaekitError(f"private.latent_dim must be a whole number of 1 or more, not {size!r}")
+    return spec, size
+
+
+def objective(config: RunConfig, data_shape: Any) -> Objective:
     """Build the objective of a configuration, its discriminator included.
 
     Raises:
@@ -69,6 +168,8 @@ def objective(config: RunConfig, data_shape: tuple[int, ...]) -> Objective:
             name: regularizers.build({**options, "name": name}, where=f"regularizers.{name}")
             for name, options in config.regularizers.items()
         }
+        if config.adversary and not isinstance(data_shape, tuple):
+            raise VaekitError("an adversary is for data of one modality: set adversary to null")
         adversary = _adversary(config.adversary, data_shape) if config.adversary else None
         return objectives.build(config.objective, terms, adversary, where="objective")
 
@@ -99,6 +200,7 @@ def _refuse_misfits(config: RunConfig) -> None:
     terms = [
         *(("regularizers", name) for name in config.regularizers),
         ("objectives", config.objective.get("name", "")),
+        *([("fusions", config.fusion.get("name", ""))] if config.fusion else []),
     ]
     for family, name in (("posteriors", q), ("priors", p), *terms):
         FAMILIES[family].get(name)  # What a plug-in's part works with is known once it is imported.

@@ -30,7 +30,10 @@ RECIPES = Path(__file__).parent / "recipes"
 LOADER_OPTIONS = ("root", "batch_size", "flip", "binarize", "resident")
 
 # The parts that are named by a string or a mapping with `name`.
-_PARTS = ("backbone", "posterior", "prior", "likelihood", "objective", "data")
+_PARTS = ("backbone", "posterior", "prior", "likelihood", "fusion", "private", "objective", "data")
+
+# What a modality may have of its own.
+_OF_MODALITY = ("backbone", "posterior", "likelihood")
 
 
 class RunConfig(BaseModel):
@@ -47,11 +50,16 @@ class RunConfig(BaseModel):
         posterior: q(z|x).
         prior: p(z).
         likelihood: p(x|z).
+        modalities: For several modalities: name to what one of them has of its own of `backbone`, `likelihood` and,
+            without a fusion, `posterior`; `{}` where all have the same. `None` for data of one modality.
+        fusion: What joins the modalities; `None` for a latent of each modality.
+        private: The posterior of private latents with their `latent_dim`; `None` for none.
         objective: What is minimised.
         regularizers: Name to options; `{}` for the defaults, `null` for none of it.
         adversary: `discriminator`, `loss` and the options of `vaekit.Adversary`; `None` for none.
         data: The data set with its options, and `root`, `batch_size`, `flip`, `binarize`, `resident`.
-        data_shape: The shape of one sample, filled in when the data is loaded.
+        data_shape: The shape of one sample (of each modality), filled in when the data is loaded.
+        data_values: What each of several modalities holds (`image`, `vector`, `classes`, `binary`), filled in likewise.
         trainer: The options of `vaekit.Trainer`.
     """
 
@@ -65,11 +73,15 @@ class RunConfig(BaseModel):
     posterior: dict[str, Any] = {"name": "gaussian"}
     prior: dict[str, Any] = {"name": "standard_normal"}
     likelihood: dict[str, Any]
+    modalities: dict[str, dict[str, Any]] | None = None
+    fusion: dict[str, Any] | None = None
+    private: dict[str, Any] | None = None
     objective: dict[str, Any] = {"name": "elbo"}
     regularizers: dict[str, dict[str, Any]] = {"kl": {}}
     adversary: dict[str, Any] | None = None
     data: dict[str, Any] = {"name": "digits"}
-    data_shape: tuple[int, ...] | None = None
+    data_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None = None
+    data_values: dict[str, str] | None = None
     trainer: dict[str, Any] = {}
 
     def to_yaml(self) -> str:
@@ -219,8 +231,20 @@ def resolve(
 def _data_options(name: str) -> list[str]:
     """Return the options of a data set by name or path."""
     if name not in datasets.names():
-        name = "arrays" if Path(name).suffix in (".npy", ".npz") else "folder"
+        from vaekit.data.loading import reader_of
+
+        name = reader_of(Path(name))
     return list(datasets.options(name))
+
+
+def _of_modality(name: str, parts: Any) -> Any:
+    """Return what a modality has of its own, each part as a mapping."""
+    if not isinstance(parts, Mapping):
+        return parts
+    for key in parts:
+        if key not in _OF_MODALITY:
+            raise VaekitError(f"unknown key 'modalities.{name}.{key}': {suggest(key, _OF_MODALITY)}")
+    return {key: _as_part(value) for key, value in parts.items()}
 
 
 def _typed(content: Mapping[str, Any]) -> RunConfig:
@@ -229,6 +253,8 @@ def _typed(content: Mapping[str, Any]) -> RunConfig:
         if key not in known:
             raise VaekitError(f"unknown key '{key}' in the configuration: {suggest(key, known)}")
     ready = {key: _as_part(value) if key in _PARTS else value for key, value in content.items()}
+    if isinstance(ready.get("modalities"), Mapping):
+        ready["modalities"] = {name: _of_modality(name, parts) for name, parts in ready["modalities"].items()}
     if isinstance(ready.get("regularizers"), Mapping):
         # `null` takes a regularizer away; `{}` is one with its defaults.
         ready["regularizers"] = {key: value for key, value in ready["regularizers"].items() if value is not None}

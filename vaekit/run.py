@@ -14,12 +14,12 @@ from torch import Tensor
 
 from vaekit import build, rundir
 from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
-from vaekit.data import Batches, Dataset, load
+from vaekit.data import Dataset, load, make_batches
 from vaekit.errors import VaekitError
 from vaekit.evaluation import Aggregate, aggregate_posterior, interpolate, sample_latents
 from vaekit.evaluation.latent import Source
 from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
-from vaekit.models.vae import VAE
+from vaekit.models import Model
 from vaekit.registry import datasets, posteriors
 from vaekit.reporting.images import Images
 from vaekit.schedules import with_steps
@@ -34,12 +34,22 @@ __all__ = ["Run", "recipe"]
 class Run:
     """A configured run: fit it, then sample from it; or load a finished one.
 
+    The run of a configuration with `modalities` is a `vaekit.multimodal_run.MultimodalRun`.
+
     Arguments:
         config: The configuration.
         out: The run directory; `None` for `runs/<recipe>-<data>`, numbered when that is taken.
         offline: Forbid downloads.
         progress: Called as `progress(done, total, what)` while data is decoded for the first time.
     """
+
+    def __new__(cls, config: RunConfig, *_: Any, **__: Any) -> Run:
+        """Return a run of the kind that the configuration asks for."""
+        if cls is Run and config.modalities is not None:
+            from vaekit.multimodal_run import MultimodalRun
+
+            cls = MultimodalRun
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -53,7 +63,7 @@ class Run:
         self.out = Path(out) if out is not None else None
         self.offline = offline
         self.progress = progress
-        self._trained: VAE | None = None
+        self._trained: Model | None = None
 
     # ---- what the configuration names ----------------------------------------------------------------------------
 
@@ -75,16 +85,19 @@ class Run:
         )
 
     @cached_property
-    def model(self) -> VAE:
+    def model(self) -> Any:
         """The model: freshly built, or with the weights of the run it was loaded from."""
-        return build.model(self.config, self.config.data_shape or self.data.shape)
+        if self.config.data_shape is None:
+            return build.model(self.config, self.data.shape, self.data.values)
+        return build.model(self.config, self.config.data_shape, self.config.data_values)
 
-    def _batches(self, split: str = "train", shuffle: bool = False) -> Batches:
+    def _batches(self, split: str = "train", shuffle: bool = False) -> Any:
         model = self._ready()
-        return Batches(
+        return make_batches(
+            self.data,
             self.data.splits[split],
             min(int(self.config.data.get("batch_size", 64)), len(self.data.splits[split])),
-            data_range=model.data_range if self.data.is_image else None,
+            model.data_range,
             device=model.last_layer.device,
             shuffle=shuffle,
             flip=False,
@@ -99,7 +112,7 @@ class Run:
         """Whether latents may be any real numbers, as far as is known: a Gaussian can then stand for them."""
         return posteriors.info(self.config.posterior["name"]).support not in ("counts", "one-hot", "sphere")
 
-    def _ready(self) -> VAE:
+    def _ready(self) -> Any:
         return (self._trained or self.model).eval()
 
     # ---- training ------------------------------------------------------------------------------------------------
@@ -117,13 +130,13 @@ class Run:
         """
         leader = rundir.is_leader()
         loader = self._loader_options()
-        self.config = self.config.model_copy(update={"data_shape": self.data.shape})
+        self.config = self.config.model_copy(update={"data_shape": self.data.shape, "data_values": self.data.values})
         # A schedule may speak of a share of the run; what is kept and resumed is the share.
         asked = build.trainer(self.config)
         steps = asked.epochs * max(len(self.data.train) // loader["batch_size"], 1)
         config = RunConfig(**with_steps(self.config.model_dump(), min(steps, asked.max_steps or steps)))
         trainer = build.trainer(config)
-        model = build.model(config, self.data.shape)
+        model = build.model(config, self.data.shape, self.data.values)
         objective = build.objective(config, self.data.shape)
         check_fit(model, objective, loader["batch_size"], len(self.data.train))
         out = self.out = rundir.settle(self.config, self.out, resume, leader)
@@ -164,11 +177,10 @@ class Run:
             torch.manual_seed(0)
             # One pass of the encoder, and never more samples than training has seen (one batch at least).
             batches = itertools.islice(self._batches().epoch(0), max(fit.steps, 1))
-            aggregate = aggregate_posterior(fit.model.eval(), batches)
+            aggregate = aggregate_posterior(self._encode(), batches)
             save_tensors(out / "aggregate.safetensors", aggregate.tensors())
-            if self.data.is_image:
-                for source in ("prior", "aggregate-gaussian") if self._real else ("prior",):
-                    self.sample(64, source).save(out / "samples" / f"{source}.png")
+            for source in ("prior", "aggregate-gaussian") if self._real else ("prior",):
+                self._last_picture(source, out / "samples" / f"{source}.png")
         training = {
             "steps": fit.steps,
             "interrupted_by_signal": fit.signal,
@@ -180,6 +192,16 @@ class Run:
         }
         save_json(out / "environment.json", {**environment, "training": training})
         write_report(out)
+
+    def _encode(self) -> Callable[[Any], torch.distributions.Distribution]:
+        """Return what takes data to posteriors."""
+        encode: Callable[[Any], torch.distributions.Distribution] = self._ready().encode
+        return encode
+
+    def _last_picture(self, source: Source, path: Path) -> None:
+        """Draw samples of the finished model, where they are images."""
+        if self.data.is_image:
+            self.sample(64, source).save(path)
 
     # ---- using ---------------------------------------------------------------------------------------------------
 
@@ -213,7 +235,7 @@ class Run:
         """The moments of the aggregate posterior over the training split, as kept with the run."""
         if self.out is not None and (self.out / "aggregate.safetensors").is_file():
             return Aggregate.from_tensors(load_tensors(self.out / "aggregate.safetensors"))
-        return aggregate_posterior(self._ready(), self._batches().epoch(0))
+        return aggregate_posterior(self._encode(), self._batches().epoch(0))
 
     @torch.no_grad()
     def sample(self, count: int = 64, source: Source = "prior", seed: int | None = None) -> Images:
@@ -228,6 +250,12 @@ class Run:
             VaekitError: `count` is below 1, the source does not suit the posterior, or the training data that it needs
                 is not there.
         """
+        z = self._draw_latents(count, source, seed)
+        model = self._ready()
+        return Images(torch.cat([model.decode(part).mean for part in z.split(256)]), model.data_range)
+
+    def _draw_latents(self, count: int, source: Source, seed: int | None) -> Tensor:
+        """Draw latents (count, D)."""
         if count < 1:
             raise VaekitError(f"the number of samples must be 1 or more, not {count}")
         if source == "aggregate-gaussian" and not self._real:
@@ -237,19 +265,18 @@ class Run:
             )
         if seed is not None:
             torch.manual_seed(seed)
-        model = self._ready()
         aggregate = self.aggregate if source == "aggregate-gaussian" else None
-        data = self._draw_data(count) if source == "aggregate-mixture" else None
-        z = sample_latents(model, count, source, aggregate, data)
-        return Images(torch.cat([model.decode(part).mean for part in z.split(256)]), model.data_range)
+        around = self._encode()(self._draw_data(count)) if source == "aggregate-mixture" else None
+        return sample_latents(self._ready(), count, source, aggregate, around)
 
-    def _draw_data(self, count: int) -> Tensor:
+    def _draw_data(self, count: int) -> Any:
         """Return training samples chosen at random with replacement."""
         chosen = torch.randint(len(self.data.train), (count,)).sort().values
-        rows = Batches(
+        rows = make_batches(
+            self.data,
             self.data.train.rows(chosen),
             count,
-            data_range=self.model.data_range if self.data.is_image else None,
+            self.model.data_range,
             device=self._ready().last_layer.device,
             shuffle=False,
             flip=False,
@@ -289,9 +316,18 @@ class Run:
         Raises:
             VaekitError: A file is missing or unreadable, or the model does not take square images.
         """
+        model = self._ready()
+        return self._read_images(files, model.data_shape, model.data_range, crop)
+
+    def _read_images(
+        self,
+        files: Sequence[str | Path],
+        shape: tuple[int, ...],
+        data_range: tuple[float, float],
+        crop: int | None = None,
+    ) -> Tensor:
         from vaekit.data.images import decode
 
-        shape = self._ready().data_shape
         if len(shape) != 3 or shape[1] != shape[2]:
             raise VaekitError(f"image files suit models of square images, and this one takes samples of shape {shape}")
         declared = datasets.options(self.config.data["name"]) if self.config.data["name"] in datasets.names() else {}
@@ -312,7 +348,7 @@ class Run:
             except Exception as error:  # Pillow raises many types for an unreadable file
                 raise VaekitError(f"{file} cannot be read as an image: {error}") from error
             images.append(torch.from_numpy(pixels))
-        low, high = self.model.data_range
+        low, high = data_range
         return torch.stack(images).float() / 255.0 * (high - low) + low
 
     def validation_pairs(self, count: int) -> tuple[Tensor, Tensor]:

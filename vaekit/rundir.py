@@ -14,7 +14,7 @@ import vaekit
 from vaekit.config import RunConfig, read_recipe, resolve
 from vaekit.data import Dataset
 from vaekit.errors import VaekitError
-from vaekit.models.vae import VAE
+from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.training.checkpoint import path_of
 
@@ -64,7 +64,7 @@ def untouched(out: Path) -> bool:
     return not (out / "metrics.jsonl").exists() and not path_of(out, "last").exists()
 
 
-def describe(config: RunConfig, data: Dataset, model: VAE, objective: Objective, command: str) -> dict[str, Any]:
+def describe(config: RunConfig, data: Dataset, model: Model, objective: Objective, command: str) -> dict[str, Any]:
     """Return what `environment.json` says of a run before it begins.
 
     Arguments:

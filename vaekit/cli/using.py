@@ -15,6 +15,7 @@ __all__ = ["data_check", "interpolate", "reconstruct", "sample"]
 Crop = Annotated[
     int | None, typer.Option(help="Side of the centre crop; the data set's own by default, 0 for the largest square.")
 ]
+_COLUMNS = 16
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -28,16 +29,41 @@ class Source(StrEnum):
 
 def sample(
     run: RunArgument,
-    n: Annotated[int, typer.Option(help="How many.")] = 64,
+    n: Annotated[int | None, typer.Option(help="How many; 64, or 12 of several modalities.")] = None,
     source: Annotated[Source, typer.Option("--from", help="Where latents are drawn from.")] = Source.prior,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=VALUE", help="Generate from this: an image file, numbers, an .npy file or a class."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The .png (or .npy) to write.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
 ) -> None:
-    """Draw samples from a run."""
+    """Draw samples from a run; with --given, of all modalities from some of them."""
+    from vaekit.multimodal_run import MultimodalRun
     from vaekit.run import Run
 
-    path = Run.load(run).sample(n, source.value, seed=seed).save(out or run / f"sample-{source.value}.png")
-    typer.echo(f"{n} samples from {source.value}: {path}")
+    made = Run.load(run)
+    several = isinstance(made, MultimodalRun)
+    count = n if n is not None else 12 if several else 64
+    rows = f", a row for each of {', '.join(made.model.names)}" if several else ""
+    if not given:
+        path = made.sample(count, source.value, seed=seed).save(out or run / f"sample-{source.value}.png")
+        typer.echo(f"{count} samples from {source.value}{rows}: {path}")
+        return
+    if not isinstance(made, MultimodalRun):
+        raise VaekitError("--given is for runs of several modalities, and this run has one: leave it out")
+    read = {}
+    for assignment in given:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise VaekitError(
+                f"--given takes MODALITY=VALUE, for instance {made.model.names[0]}=FILE, not '{assignment}'"
+            )
+        read[name] = made.read_modality(name, value)
+    path = made.generate(read, count, seed=seed).save(out or run / f"sample-given-{'-'.join(read)}.png")
+    typer.echo(f"{count} draws given {', '.join(read)}{rows}: {path}")
 
 
 def reconstruct(
@@ -80,7 +106,7 @@ def interpolate(
 
 def data_check(
     data: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="A data set's name, a folder, an .npz or .npy file.")
+        str, typer.Argument(metavar="NAME|PATH", help="A data set's name, a folder, a .npz, .npy or .csv file.")
     ],
     data_root: Annotated[Path | None, typer.Option(help="Where named data sets lie.")] = None,
     set_: Annotated[
@@ -95,7 +121,8 @@ def data_check(
     from rich.console import Console
 
     from vaekit.config import apply_overrides
-    from vaekit.data import check
+    from vaekit.data import Report, check
+    from vaekit.reporting.grids import Views
     from vaekit.reporting.images import save_grid
     from vaekit.reporting.progress import decode_progress
 
@@ -105,5 +132,10 @@ def data_check(
     if out is not None:
         if not report.is_image:
             raise VaekitError("--out draws images, and these samples are not images: leave it out")
-        save_grid(out, torch.cat([report.mean_sample[None], report.first.float()]), (0.0, 255.0))
-        typer.echo(f"the mean image, then the first samples: {out}")
+        if isinstance(report, Report):
+            save_grid(out, torch.cat([report.mean_sample[None], report.first.float()]), (0.0, 255.0))
+            typer.echo(f"the mean image, then the first samples: {out}")
+            return
+        first = {name: found.first[:_COLUMNS] for name, found in report.modalities.items()}
+        Views(first, {name: (0.0, 255.0) for name, part in first.items() if part.dtype == torch.uint8}).save(out)
+        typer.echo(f"the first samples, one row for each modality: {out}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from vaekit.models.vae import VAE
+from torch.distributions import Distribution
 
 __all__ = ["Aggregate", "aggregate_posterior"]
 
@@ -58,19 +58,19 @@ class Aggregate:
 
 
 @torch.no_grad()
-def aggregate_posterior(model: VAE, batches: Iterable[Tensor]) -> Aggregate:
+def aggregate_posterior(encode: Callable[[Any], Distribution], batches: Iterable[Any]) -> Aggregate:
     """Stream a split through the encoder and return its aggregate posterior's moments.
 
     Sums are kept in float64, shifted by the first batch's mean, so that nothing cancels however long the split is.
 
     Arguments:
-        model: The model, in evaluation mode.
-        batches: Batches (B, *X) on the model's device.
+        encode: Data to posteriors of `event_shape (D,)`: `model.encode`, of a model in evaluation mode.
+        batches: Batches on the model's device.
     """
     count = 0
     shift = first = second = inner = None
     for x in batches:
-        q = model.encode(x)
+        q = encode(x)
         means, variances = q.mean.double(), q.variance.double()
         if shift is None or first is None or second is None or inner is None:
             shift = means.mean(0)
@@ -78,7 +78,7 @@ def aggregate_posterior(model: VAE, batches: Iterable[Tensor]) -> Aggregate:
         first += (means - shift).sum(0)
         second += (means - shift).square().sum(0)
         inner += variances.sum(0)
-        count += len(x)
+        count += len(means)
     if shift is None or first is None or second is None or inner is None:
         raise ValueError("aggregate_posterior needs at least one batch")
     offset = first / count

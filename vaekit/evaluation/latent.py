@@ -6,11 +6,12 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaekit.distributions import sphere
 from vaekit.errors import VaekitError
 from vaekit.evaluation.aggregate import Aggregate
-from vaekit.models.vae import VAE
+from vaekit.models import VAE, Model
 
 __all__ = ["Source", "interpolate", "local_variants", "sample_latents"]
 
@@ -19,7 +20,11 @@ Source: TypeAlias = Literal["prior", "aggregate-gaussian", "aggregate-mixture"]
 
 @torch.no_grad()
 def sample_latents(
-    model: VAE, count: int, source: Source = "prior", aggregate: Aggregate | None = None, data: Tensor | None = None
+    model: Model,
+    count: int,
+    source: Source = "prior",
+    aggregate: Aggregate | None = None,
+    around: Distribution | None = None,
 ) -> Tensor:
     """Draw latents (count, D).
 
@@ -30,7 +35,7 @@ def sample_latents(
             posterior. `"aggregate-mixture"`: the posterior of a training sample chosen at random, which is the
             mixture that the model learned and gives near-reconstructions of training samples.
         aggregate: The moments, for `"aggregate-gaussian"`.
-        data: Training samples (count, *X), one for each latent, for `"aggregate-mixture"`.
+        around: The posteriors of training samples, one for each latent, for `"aggregate-mixture"`.
 
     Raises:
         VaekitError: What the source needs is not given.
@@ -43,9 +48,9 @@ def sample_latents(
         device = model.last_layer.device
         mean, scale = aggregate.mean.float().to(device), aggregate.variance.sqrt().float().to(device)
         return mean + scale * torch.randn(count, len(mean), device=device)
-    if data is None:
-        raise VaekitError("sampling from 'aggregate-mixture' needs training samples")
-    return model.encode(data).sample()
+    if around is None:
+        raise VaekitError("sampling from 'aggregate-mixture' needs the posteriors of training samples")
+    return around.sample()
 
 
 @torch.no_grad()

@@ -76,11 +76,13 @@ class Images:
     Arguments:
         tensor: Samples (N, *X).
         data_range: The interval their values are meant to lie in.
+        columns: Images in a row of a grid; the even number nearest to a square if not given.
     """
 
-    def __init__(self, tensor: Tensor, data_range: tuple[float, float]) -> None:
+    def __init__(self, tensor: Tensor, data_range: tuple[float, float], columns: int | None = None) -> None:
         self.tensor = tensor.cpu()
         self.data_range = data_range
+        self.columns = columns
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -100,7 +102,7 @@ class Images:
             with atomic(path) as file:
                 file.write(buffer.getvalue())
         elif self.tensor.dim() == 4 and self.tensor.shape[1] in (1, 3):
-            save_grid(path, self.tensor, self.data_range, columns)
+            save_grid(path, self.tensor, self.data_range, columns or self.columns)
         else:
             raise VaekitError(f"samples of shape {tuple(self.tensor.shape[1:])} are not images: save them as .npy")
         return path

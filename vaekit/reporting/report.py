@@ -22,6 +22,8 @@ __all__ = ["write_report"]
 
 _CAPTIONS = {
     "reconstructions": "Reconstructions: each validation image with its reconstruction to its right",
+    "every-to-every": "Each modality generated from each: a row of validation samples of one modality, and below it "
+    "what is generated from them alone, one row a modality; then the next modality",
     "prior": "Samples from the prior, decoded",
     "aggregate-gaussian": "Samples from a Gaussian with the moments of the aggregate posterior, decoded",
     "aggregate-mixture": "Samples around training images: near-reconstructions, not new images",
@@ -97,7 +99,7 @@ def _data(record: RunRecord) -> str:
     data = mapping(record.config.get("data"))
     words = f"Data: {data.get('name', 'not recorded')}"
     if shape := record.config.get("data_shape"):
-        words += f", samples of shape {' × '.join(map(str, shape)) if isinstance(shape, list) else shape}"
+        words += f", samples of shape {_shape(shape)}"
     counts = mapping(mapping(record.environment.get("data")).get("samples"))
     if counts:
         words += ": " + ", ".join(
@@ -106,8 +108,26 @@ def _data(record: RunRecord) -> str:
     return f"{words}."
 
 
+def _shape(shape: Any) -> str:
+    if isinstance(shape, dict):
+        return ", ".join(f"{name} {_shape(part)}" for name, part in shape.items())
+    return " × ".join(map(str, shape)) if isinstance(shape, list) else str(shape)
+
+
 def _loss(record: RunRecord) -> str:
     """Say what the loss is, from its label and the configuration."""
+    if isinstance(record.config.get("modalities"), dict):
+        objective = mapping(record.config.get("objective"))
+        options = ", ".join(f"{key} {value}" for key, value in objective.items() if key != "name")
+        bound = (
+            "an upper bound on the negative log-likelihood of the modalities that are there"
+            if record.label.startswith("negative")
+            else "a surrogate, no bound on the likelihood: compare it only with runs that minimise the same loss"
+        )
+        return (
+            f"The loss is that of the objective '{objective.get('name')}'{f' ({options})' if options else ''}: {bound};"
+            " in nats per sample. Lower is better."
+        )
     formula = " + ".join(["reconstruction", *(_weighted(name, mapping(o)) for name, o in record.regularizers.items())])
     if record.label == "negative ELBO":
         text = (

@@ -12,9 +12,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from vaekit.data import Batches, Dataset
-from vaekit.models.vae import VAE
-from vaekit.reporting.images import save_grid, side_by_side
+from vaekit.data import Batches, Dataset, PairedBatches
+from vaekit.models import VAE, Model
+from vaekit.observed import Observed
+from vaekit.reporting.grids import grids
 from vaekit.training.interrupt import Interrupt
 from vaekit.training.listeners import Listener, Plan
 from vaekit.training.session import Session
@@ -49,7 +50,7 @@ class Fit:
         peak_memory: Largest device memory allocated, in bytes; 0 on a CPU.
     """
 
-    model: VAE
+    model: Model
     steps: int
     metrics: list[dict[str, Any]]
     signal: int
@@ -74,8 +75,8 @@ class Loop:
         self,
         options: LoopOptions,
         session: Session,
-        train: Batches,
-        valid: Batches,
+        train: Batches | PairedBatches,
+        valid: Batches | PairedBatches,
         listeners: Sequence[Listener],
         data: Dataset,
     ) -> None:
@@ -151,7 +152,7 @@ class Loop:
         self._look(epoch)
         self.idle += time.perf_counter() - began
 
-    def _step(self, x: Tensor) -> None:
+    def _step(self, x: Tensor | Observed) -> None:
         """One optimiser step of every phase; nothing here waits for the device."""
         session = self.session
         phases = session.objective.phases(session.model, x, session.step, session.wrapped)
@@ -185,8 +186,9 @@ class Loop:
         if not terms:
             return
         line: dict[str, Any] = {"split": split, "step": self.session.step, "epoch": epoch, **terms}
-        if self.data.is_image and self.session.objective.bound:
-            line["bits_per_dim"] = self.session.model.likelihood.bits_per_dim(terms["loss"])
+        model = self.session.model
+        if self.data.is_image and isinstance(model, VAE) and self.session.objective.bound:
+            line["bits_per_dim"] = model.likelihood.bits_per_dim(terms["loss"])
         self.session.write(line)
         for listener in self.listeners:
             listener.on_metrics(line)
@@ -206,22 +208,19 @@ class Loop:
                     meter[name] = meter.get(name, 0.0) + value * len(x) / len(self.data.valid)
             self._write("valid", epoch, meter)
             last = session.step >= self.steps
-            if self.data.is_image and options.sample_every and (last or (epoch + 1) % options.sample_every == 0):
+            if options.sample_every and (last or (epoch + 1) % options.sample_every == 0):
                 self._draw(model, epoch)
         better = meter["loss"] < session.best
         session.best = min(session.best, meter["loss"])
         session.save("last", *(["best"] if better else []))
 
-    def _draw(self, model: VAE, epoch: int) -> None:
+    def _draw(self, model: Model, epoch: int) -> None:
         if self.session.out is None or not self.session.fabric.is_global_zero:
             return
-        folder = self.session.out / "samples"
-        x = next(iter(self.valid.epoch(0)))[:32]
         with self._autocast():
-            reconstructed, drawn = model.reconstruct(x), model.sample(64)
-        pairs = side_by_side(x, reconstructed)
-        for name, images in (("reconstructions", pairs), ("prior", drawn)):
-            save_grid(folder / f"epoch-{epoch + 1:04d}-{name}.png", images, model.data_range)
+            drawn = grids(model, next(iter(self.valid.epoch(0))))
+        for name, grid in drawn.items():
+            grid.save(self.session.out / "samples" / f"epoch-{epoch + 1:04d}-{name}.png")
 
 
 @contextmanager

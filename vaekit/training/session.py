@@ -14,7 +14,7 @@ from torch import nn
 
 from vaekit.errors import VaekitError
 from vaekit.files import atomic, storage_errors
-from vaekit.models.vae import VAE
+from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.registry import optimizers
 from vaekit.training import checkpoint
@@ -41,7 +41,7 @@ class Session:
     def __init__(
         self,
         fabric: Fabric,
-        model: VAE,
+        model: Model,
         objective: Objective,
         optimizer_specs: Mapping[str, Any],
         ema: float | None,
@@ -75,9 +75,9 @@ class Session:
         self._metrics_bytes = 0
 
     @property
-    def evaluated(self) -> VAE:
+    def evaluated(self) -> Model:
         """The model that is evaluated and kept: the averaged one where there is one."""
-        return cast(VAE, self.averaged.module) if self.averaged is not None else self.model
+        return cast(Model, self.averaged.module) if self.averaged is not None else self.model
 
     # ---- metrics.jsonl -----------------------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 
-from vaekit.data import Batches, Dataset
+from vaekit.data import Dataset, make_batches
 from vaekit.errors import VaekitError
 from vaekit.files import storage_errors
-from vaekit.models.vae import VAE
+from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.registry import check_spec, optimizers
 from vaekit.training.interrupt import listen
@@ -119,7 +119,7 @@ class Trainer:
 
     def fit(
         self,
-        model: VAE,
+        model: Model,
         objective: Objective,
         data: Dataset,
         *,
@@ -170,11 +170,11 @@ class Trainer:
             self.compile,
             Path(out) if out is not None else None,
         )
-        scale = model.data_range if data.is_image else None
-        train = Batches(
+        train = make_batches(
+            data,
             data.train,
             batch_size // world,
-            data_range=scale,
+            model.data_range,
             device=fabric.device,
             shuffle=True,
             flip=flip,
@@ -187,10 +187,11 @@ class Trainer:
         )
         # Chunks of nearly equal size: batch-level terms must not meet a last batch of one.
         chunks = math.ceil(len(data.valid) / batch_size)
-        valid = Batches(
+        valid = make_batches(
+            data,
             data.valid,
             math.ceil(len(data.valid) / chunks),
-            data_range=scale,
+            model.data_range,
             device=fabric.device,
             shuffle=False,
             flip=False,
@@ -212,7 +213,7 @@ class Trainer:
             return loop.run(interrupt)
 
 
-def check_fit(model: VAE, objective: Objective, batch_size: int, samples: int) -> None:
+def check_fit(model: Model, objective: Objective, batch_size: int, samples: int) -> None:
     """Make the objective ready, and refuse what cannot be trained, before anything is launched or written.
 
     Raises:
