@@ -55,14 +55,16 @@ def plain(world: int, rank: int) -> torch.nn.Module:
     while done < STEPS:
         for *values, there in zip(*(b.epoch(done // len(batches[0])) for b in batches), strict=True):
             available = there > 0.5
-            networks = list(model.modalities.values())
+            networks = list(model.parts.values())
             heads = model.fusion.experts.heads
             features = [
                 network.encoder(torch.where(available[:, i, None], value, 0.0))
                 for i, (network, value) in enumerate(zip(networks, values, strict=True))
             ]
             locs = torch.stack([head.loc(part) for head, part in zip(heads, features, strict=True)], 1)
-            log_variances = torch.stack([head.log_variance(part) for head, part in zip(heads, features, strict=True)], 1)
+            log_variances = torch.stack(
+                [head.log_variance(part) for head, part in zip(heads, features, strict=True)], 1
+            )
             subset = (torch.rand(available.shape) < 0.5) & available
             partial = product(locs, (-log_variances).exp(), subset)
             full = product(locs, (-log_variances).exp(), available)

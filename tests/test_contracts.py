@@ -10,12 +10,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import MULTIMODAL, write_idx
 from torch import Tensor, nn
 
 from vaekit import testing
 from vaekit.backbones.base import Backbone
 from vaekit.backbones.layers import SequentialDecoder, SequentialEncoder
 from vaekit.discriminators.losses import BCE
+from vaekit.fusions import MixtureOfExperts, ProductOfExperts
 from vaekit.latents import Latents
 from vaekit.likelihoods.base import Likelihood
 from vaekit.likelihoods.bernoulli import Bernoulli
@@ -33,6 +35,8 @@ CONTRACTS: dict[str, type[Contract]] = {
     "regularizers": testing.RegularizerContract,
     "discriminators": testing.DiscriminatorContract,
     "adversarial_losses": testing.AdversarialLossContract,
+    "fusions": testing.FusionContract,
+    "private_fusions": testing.PrivateFusionContract,
     "objectives": testing.ObjectiveContract,
     "optimizers": testing.OptimizerContract,
     "schedules": testing.ScheduleContract,
@@ -63,7 +67,7 @@ VARIANTS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("likelihoods", "discretized_logistic"): [{}, {"levels": 5, "shared_scale": 0.1}],
     ("likelihoods", "categorical"): [{"levels": 8}],
     ("likelihoods", "laplace"): [{}, {"learned": True}, {"error_weight": 5.0}],
-    ("backbones", "mlp"): [{"hidden": [12, 7]}],
+    ("backbones", "mlp"): [{"hidden": [12, 7]}, {"hidden": [12], "decoder_hidden": []}],
     ("backbones", "conv"): [{"width": 4}, {"width": 4, "norm": "batch"}],
     ("backbones", "pvae"): [{"width": 8}, {"width": 4, "linear_decoder": False, "dropout": 0.0}],
     ("backbones", "resnetv2"): [
@@ -76,10 +80,26 @@ VARIANTS: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"width": 8, "norm": "frozen_affine", "final_norm": True, "dropout": 0.3},
     ],
     ("regularizers", "population_kl"): [{}, {"variance": "total"}],
+    ("fusions", "poe"): [{}, {"prior_expert": False}],
+    ("fusions", "moe"): [{}, {"stratified": True}],
+    ("fusions", "mopoe"): [{}, {"prior_expert": "full"}, {"prior_expert": "all", "stratified": True}],
+    ("fusions", "sum_pooling"): [{}, {"residual": True}],
+    ("fusions", "self_attention"): [{}, {"depth": 2, "width": 30, "pooled": 17}],
+    ("private_fusions", "independent"): [{}, {"auxiliary": True}],
+    ("private_fusions", "self_attention"): [{}, {"depth": 2, "width": 30, "pooled": 17}],
     ("objectives", "elbo"): [{}, {"draws": 3}],
+    ("objectives", "masked"): [{}, {"mask_law": "uniform_size", "estimator": "sticking_the_landing"}],
+    ("objectives", "mixture"): [{}, {"mask_law": "uniform_size", "estimator": "sampled"}],
+    ("objectives", "mmvae"): [{}, {"draws": 3}, {"draws": 3, "estimator": "dreg"}],
+    ("objectives", "mmvae_plus"): [{}, {"draws": 3, "estimator": "dreg"}],
+    ("objectives", "mvae"): [{}, {"subsets": 0}, {"subsets": 3, "draws": 2}],
+    ("objectives", "mvtcae"): [{}, {"alpha": 0.0}, {"alpha": 1.0}],
+    ("objectives", "mmvm"): [{}, {"divergence": "jensen_shannon", "alpha": 0.25}, {"estimator": "sampled"}],
     ("schedules", "constant"): [{"value": 0.5}],
+    ("datasets", "polymnist"): [{}, {"modalities": 2, "missing": 0.3, "missing_in": "all"}],
     ("schedules", "linear"): [{"steps": 5, "delay": 2}],
     ("schedules", "cosine"): [{"steps": 5}],
+    ("schedules", "exponential"): [{"steps": 5, "delay": 2}],
     ("schedules", "cyclic"): [{"period": 4}],
     ("schedules", "step"): [{"milestones": [2, 10]}],
 }
@@ -103,6 +123,8 @@ def write_celeba(_: Any, folder: Path) -> Path:
         Image.fromarray(photograph).save(images / f"{number:06d}.jpg")
     lines = [f"{number:06d}.jpg {max(0, number - 9)}" for number in range(12)]
     (folder / "celeba" / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    lines = [f"{number:06d}.jpg {1 if number % 2 else -1} -1" for number in range(12)]
+    (folder / "celeba" / "list_attr_celeba.txt").write_text("\n".join(["12", "Bald Smiling", *lines]) + "\n")
     return folder
 
 
@@ -113,19 +135,6 @@ def write_cifar10(_: Any, folder: Path) -> Path:
     for part in ("train", "test"):
         images = random.randint(0, 256, (20, 32, 32, 3), dtype=np.uint8)
         np.savez(folder / "cifar10" / f"{part}.npz", images=images, labels=np.arange(20) % 10)
-    return folder
-
-
-def write_idx(suite: Any, folder: Path) -> Path:
-    """Put a few images where MNIST, or Fashion-MNIST, lies."""
-    raw = folder / {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[suite.name] / "raw"
-    raw.mkdir(parents=True)
-    random = np.random.RandomState(0)
-    for part in ("train", "t10k"):
-        for kind, shape in (("images-idx3", (24, 28, 28)), ("labels-idx1", (24,))):
-            header = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">u4").tobytes()
-            body = random.randint(0, 10, shape, dtype=np.uint8).tobytes()
-            (raw / f"{part}-{kind}-ubyte").write_bytes(header + body)
     return folder
 
 
@@ -140,6 +149,33 @@ def write_folder(_: Any, folder: Path) -> Path:
     return place
 
 
+def write_paired_arrays(_: Any, folder: Path) -> Path:
+    """Put images, vectors and bits of 20 samples into one file, with a part of them missing."""
+    random = np.random.RandomState(0)
+    available = np.ones((20, 3), bool)
+    available[::2, 1] = False
+    np.savez(
+        folder / "paired.npz",
+        image=random.randint(0, 256, (20, 8, 8), dtype=np.uint8),
+        gene=random.standard_normal((20, 4)),
+        bits=random.uniform(size=(20, 3)) > 0.5,
+        available=available,
+        labels=np.arange(20) % 3,
+    )
+    return folder / "paired.npz"
+
+
+def write_table(suite: Any, folder: Path) -> Path:
+    """Put a table of 20 photographs, vectors and words into a folder."""
+    pictures = write_folder(suite, folder)
+    lines = ["photo,size.x,size.y,kind,label"]
+    for number in range(20):
+        size = f"{number},{'' if number == 3 else number / 2}"
+        lines.append(f"pictures/{number:02d}.png,{size},{'ab'[number % 2]},{number % 3}")
+    (pictures.parent / "table.csv").write_text("\n".join(lines) + "\n")
+    return pictures.parent / "table.csv"
+
+
 def attached(self: Any, *context: Any, **options: Any) -> Any:
     """Build a prior that is made of a model's parts, and give it some, as modules of its own."""
     prior = testing.PriorContract.make(self, *context, **options)
@@ -149,30 +185,52 @@ def attached(self: Any, *context: Any, **options: Any) -> Any:
     return prior
 
 
+def one_hot(_: Any, module: Likelihood, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return one-hot samples."""
+    *rest, classes = module.data_shape
+    numbers = torch.randint(classes, (count, *rest), generator=torch.Generator().manual_seed(6))
+    return F.one_hot(numbers, classes).to(dtype)
+
+
 # What a contract needs to know about one part beyond its options.
 EXTRA: dict[tuple[str, str], dict[str, Any]] = {
     ("backbones", "pvae"): {"shapes": ((1, 8, 8), (1, 16, 16), (3, 28, 28), (3, 32, 32))},
     ("backbones", "mlp"): {"shapes": ((1, 8, 8), (3, 33, 50), (10,))},
     ("posteriors", "flow"): {"latent": 64},  # the estimated moments take 64 passes
     ("priors", "vamp"): {"make": attached},
+    ("likelihoods", "one_hot"): {
+        "data": one_hot,
+        "smallest": 4,
+        "all_values": lambda self, module: torch.eye(4, dtype=torch.float64),
+    },
+    **{("objectives", objective): parts for objective, parts in MULTIMODAL.items()},
     ("datasets", "arrays"): {"place": write_arrays},
     ("datasets", "celeba"): {"place": write_celeba},
+    ("datasets", "celeba-attributes"): {"place": write_celeba},
     ("datasets", "cifar10"): {"place": write_cifar10},
     ("datasets", "mnist"): {"place": write_idx},
     ("datasets", "fashion-mnist"): {"place": write_idx},
     ("datasets", "folder"): {"place": write_folder},
+    ("datasets", "paired-arrays"): {"place": write_paired_arrays},
+    ("datasets", "table"): {"place": write_table},
 }
+
+
+def contract_of(family: str, part: str) -> type[Contract]:
+    """An objective for several modalities has a contract of its own."""
+    several = "several modalities" in FAMILIES[family].info(part).needs
+    return testing.MultimodalObjectiveContract if family == "objectives" and several else CONTRACTS[family]
 
 
 def _suites() -> dict[str, type[Contract]]:
     suites = {}
-    for family, contract in CONTRACTS.items():
+    for family in CONTRACTS:
         for part in FAMILIES[family].names():
             for number, options in enumerate(VARIANTS.get((family, part), [{}])):
                 label = "".join(word.capitalize() for word in f"{family}_{part}".replace("-", "_").split("_"))
                 name = f"Test{label}{number or ''}"
                 body = {"name": part, "options": options, **EXTRA.get((family, part), {})}
-                suites[name] = type(name, (contract,), body)
+                suites[name] = type(name, (contract_of(family, part),), body)
     return suites
 
 
@@ -285,6 +343,32 @@ class Square(Backbone):
         return SequentialDecoder(nn.Linear(latent_dim, 64 * decoded_shape[0]), nn.Unflatten(1, (-1, 8, 8)))
 
 
+class Peeking(MixtureOfExperts):
+    """Lets what is masked out shift the mean."""
+
+    def fuse(self, embedded: Any, mask: Tensor, prior: Any) -> Any:
+        q = super().fuse(embedded, mask, prior)
+        q.loc = q.loc + 1e-3 * embedded.mean.mean(-2, keepdim=True)
+        return q
+
+
+class Favouring(MixtureOfExperts):
+    """Knows the first modality by its place."""
+
+    def fuse(self, embedded: Any, mask: Tensor, prior: Any) -> Any:
+        return super().fuse(embedded, torch.cat([mask[..., :1], mask[..., 1:] & ~mask[..., :1]], -1), prior)
+
+
+class Careless(ProductOfExperts):
+    """Has nothing to say where there is no modality."""
+
+    def fuse(self, embedded: Any, mask: Tensor, prior: Any) -> Any:
+        loc, scale = embedded.base_dist.loc, embedded.base_dist.scale
+        weights = mask.unsqueeze(-1) / scale.square()
+        total = weights.sum(-2)
+        return dist.Normal((weights * loc).sum(-2) / total, total.rsqrt(), validate_args=False).to_event(1)
+
+
 class Forgetful(nn.Module):
     """A discriminator that keeps a parameter out of its state."""
 
@@ -309,6 +393,9 @@ class Forgetful(nn.Module):
         (testing.AdversarialLossContract, Backwards, "test_pulls_the_right_way", []),
         (testing.BackboneContract, Square, "test_every_shape", [(1, 8, 8)]),
         (testing.DiscriminatorContract, Forgetful, "test_state_dict_round_trip", []),
+        (testing.FusionContract, Peeking, "test_what_is_masked_out_changes_nothing", []),
+        (testing.FusionContract, Favouring, "test_order_of_the_modalities", []),
+        (testing.FusionContract, Careless, "test_every_subset_at_a_real_size", []),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )

@@ -94,6 +94,14 @@ def test_gallery(tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "table.md").read_text().count("png") == 2
 
 
+def test_two_modalities_from_csv(tmp_path: Path) -> None:
+    printed = run([str(EXAMPLES / "two_modalities_from_csv.py"), "--epochs", "1"], tmp_path)
+    for term in ("partial_rate", "cross_rate", "reconstruction_photo", "reconstruction_sensor"):
+        assert f"'{term}'" in printed
+    picture(tmp_path / "two-modalities" / "from-sensor.png")
+    assert (tmp_path / "two-modalities" / "run" / "report.html").is_file()
+
+
 def test_latent_space(tmp_path: Path) -> None:
     script = str(EXAMPLES / "latent_space.py")
     run([script, "--epochs", "1"], tmp_path)

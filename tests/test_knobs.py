@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import random_images
+from helpers import MULTIMODAL, random_images, write_idx
 from torch import Tensor, nn
 
 import vaekit as vk
@@ -26,17 +26,21 @@ from vaekit.registry import (
     backbones,
     datasets,
     discriminators,
+    fusions,
     likelihoods,
     objectives,
     optimizers,
     options_of,
     posteriors,
     priors,
+    private_fusions,
     regularizers,
     schedules,
 )
 from vaekit.schedules import with_steps
+from vaekit.testing import small_multimodal_data, small_multimodal_vae
 from vaekit.testing.contract import fixed
+from vaekit.testing.data import parts
 from vaekit.training import trainer as trainer_module
 
 
@@ -106,6 +110,15 @@ def see_adversarial_loss(spec: dict[str, Any]) -> Any:
     return [getattr(loss, which)(logits).tolist() for which in ("real", "fake", "generator")]
 
 
+def see_fusion(spec: dict[str, Any]) -> Any:
+    module = fusions.build(spec, (4, 3), 2, lambda features: posteriors.build("gaussian", features, 2))
+    mask = torch.tensor([[False, False], [True, False], [False, True], [True, True]])
+    q = module([fixed(4, 4), fixed(4, 3)], mask, priors.build("standard_normal", 2)())
+    z, weights = draw(q)
+    loss = (weights * z.square().sum(-1)).sum() + q.log_prob(fixed(4, 2)).sum()
+    return seen_in_module(module, loss), weights.tolist()
+
+
 def see_optimizer(spec: dict[str, Any]) -> Any:
     parameter = nn.Parameter(fixed(3))
     optimizer = optimizers.build(spec, [parameter])
@@ -147,7 +160,30 @@ def phases(objective: vk.Objective) -> Any:
     return found
 
 
+def see_multimodal(spec: dict[str, Any]) -> Any:
+    """What an objective for several modalities gives in three steps, and its graph."""
+    torch.manual_seed(1)
+    model = small_multimodal_vae(**MULTIMODAL.get(spec["name"], {}))
+    objective, x = objectives.build(spec), small_multimodal_data(16)
+    torch.manual_seed(2)
+    found = []
+    for step in range(3):
+        reconstruction, regularization, terms = objective.evaluate(objective.run(model, x, step), x, step)
+        found.append([{name: term.item() for name, term in terms.items()}])
+        found.append(seen_in_module(model, reconstruction + regularization))
+    return found
+
+
+def see_private_fusion(spec: dict[str, Any]) -> Any:
+    module = private_fusions.build(spec, (5, 4), 3, 2)
+    mask = torch.tensor([[True, True], [True, False]])
+    q = module([fixed(2, 5), fixed(2, 4)], fixed(6, 2, 3), mask)
+    return seen_in_module(module, (q.mean.square() + q.variance).sum() + module.auxiliary().variance.sum())
+
+
 def see_objective(spec: dict[str, Any]) -> Any:
+    if "several modalities" in objectives.info(spec["name"]).needs:
+        return see_multimodal(spec)
     terms = {} if spec["name"] == "iwae" else {"kl": regularizers.build("kl")}  # `dreg` takes no terms beside the bound
     return phases(objectives.build(spec, terms, None))
 
@@ -169,12 +205,38 @@ def see_dataset(spec: dict[str, Any], folder: Path) -> Any:
     if name == "arrays":
         place = folder / "data.npy"
         np.save(place, random.randint(0, 256, (20, 3, 12, 3), dtype=np.uint8))
+    if name == "paired-arrays":
+        place = folder / "data.npz"
+        images, vectors = random.randint(0, 256, (20, 12, 9), dtype=np.uint8), random.standard_normal((20, 3))
+        np.savez(place, image=images, vector=vectors)
+    if name == "table":
+        see_dataset({"name": "folder"}, folder)
+        lines = [f"data/{number}.png,{random.standard_normal()}" for number in range(20)]
+        (place := folder / "data.csv").write_text("\n".join(["photo,size", *lines]) + "\n")
+    if name in ("polymnist", "translated-polymnist", "mnist-labels") and not place.exists():
+        write_idx(SimpleNamespace(name="mnist"), place)
+        (place / "grounds").mkdir()
+        for number in range(5):
+            Image.fromarray(random.randint(0, 256, (40, 40, 3), dtype=np.uint8)).save(place / f"grounds/{number}.png")
     data = datasets.get(name)(place, None, True, **datasets.check(name, spec))
-    return [(tuple(split.samples.shape), split.samples.flatten().tolist()) for split in data.splits.values()]
+    return [
+        (part.shape, part.samples.flatten().tolist(), getattr(split, "available", torch.empty(0)))
+        for split in data.splits.values()
+        for part in parts(split).values()
+    ]
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
 
+POLYMNIST = {
+    "digits": To("digits", {"limit": 3}),
+    "modalities": To(3, {"limit": 3}),
+    "backgrounds": To("grounds", {"limit": 3}),
+    "missing": To(0.5, {"limit": 3}),
+    "missing_in": To("all", {"limit": 3, "missing": 0.5}),
+    "seed": To(1, {"limit": 3}),
+    "limit": To(2, {"limit": 3}),
+}
 SMALL_RESNET = {"width": 8, "latent_channels": 4}
 LINEAR = {"name": "linear", "steps": 4}
 
@@ -238,6 +300,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "discretized_logistic": {"levels": 5, "shared_scale": 0.5},
         "gaussian": {"scale": 0.5, "learned": True},
         "laplace": {"scale": 0.5, "error_weight": 2.0, "learned": True},
+        "one_hot": {},
     },
     "backbones": {
         "pvae": {
@@ -245,7 +308,12 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "linear_decoder": To(False, {"width": 4}),
             "dropout": To(0.5, {"width": 4}),
         },
-        "mlp": {"hidden": To([6], {"hidden": [8]}), "activation": To("tanh", {"hidden": [8]}), "bias": False},
+        "mlp": {
+            "hidden": To([6], {"hidden": [8]}),
+            "decoder_hidden": To([6], {"hidden": [8]}),
+            "activation": To("tanh", {"hidden": [8]}),
+            "bias": False,
+        },
         "conv": {"width": To(8, {"width": 4}), "norm": To("batch", {"width": 4})},
         "resnetv2": {
             "width": To(12, SMALL_RESNET),
@@ -278,6 +346,26 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "dip": {"weight": LINEAR, "kind": "i", "off_diagonal": 1.0, "diagonal": 1.0},
         "capacity": {"weight": LINEAR, "capacity": 5.0},
     },
+    "fusions": {
+        "sum_pooling": {
+            "width": To(9, {"width": 8}),
+            "pooled": To(9, {"width": 8}),
+            "layers": To(1, {"width": 8}),
+            "residual": To(True, {"width": 8}),
+            "slope": To(0.1, {"width": 8}),
+        },
+        "self_attention": {
+            "width": To(9, {"width": 8}),
+            "pooled": To(9, {"width": 8}),
+            "depth": To(2, {"width": 8}),
+            "heads": To(2, {"width": 8}),
+            "slope": To(0.1, {"width": 8}),
+        },
+        "poe": {"prior_expert": False},
+        "moe": {"stratified": True},
+        "mopoe": {"prior_expert": "all", "stratified": True},
+        "average": {},
+    },
     "discriminators": {
         "patchgan": {
             "width": To(8, {"width": 4}),
@@ -289,8 +377,52 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "init": To("glorot", {"width": 4}),
         },
     },
+    "private_fusions": {
+        "independent": {"auxiliary": True},
+        "sum_pooling": {
+            "width": To(9, {"width": 8}),
+            "pooled": To(9, {"width": 8}),
+            "layers": To(1, {"width": 8}),
+            "slope": To(0.1, {"width": 8}),
+        },
+        "self_attention": {
+            "width": To(9, {"width": 8}),
+            "pooled": To(9, {"width": 8}),
+            "depth": To(2, {"width": 8}),
+            "heads": To(2, {"width": 8}),
+            "slope": To(0.1, {"width": 8}),
+        },
+    },
     "adversarial_losses": {"bce": {}, "hinge": {}, "least_squares": {}},
-    "objectives": {"elbo": {"draws": 3, "exact": True}, "iwae": {"draws": 3, "estimator": "dreg"}},
+    "objectives": {
+        "elbo": {"draws": 3, "exact": True},
+        "iwae": {"draws": 3, "estimator": "dreg"},
+        "independent": {"beta": LINEAR, "draws": 3, "weights": {"vector": 2.0}},
+        "mmvm": {
+            "beta": LINEAR,
+            "draws": 3,
+            "weights": {"vector": 2.0},
+            "divergence": "jensen_shannon",
+            "alpha": 0.5,
+            "estimator": "sampled",
+        },
+        "joint": {"beta": LINEAR, "draws": 3, "weights": {"vector": 2.0}, "estimator": "sampled"},
+        **{
+            name: {
+                "beta": LINEAR,
+                "draws": 3,
+                "weights": {"vector": 2.0},
+                "mask_law": "uniform_size",
+                "estimator": "sampled",
+            }
+            for name in ("masked", "mixture")
+        },
+        "mmvae": {"beta": LINEAR, "draws": 3, "weights": {"vector": 2.0}, "estimator": "dreg"},
+        "mmvae_plus": {"beta": LINEAR, "draws": 3, "weights": {"vector": 2.0}, "estimator": "dreg"},
+        "mopoe": {"beta": LINEAR, "draws": 3, "weights": {"vector": 2.0}},
+        "mvae": {"beta": LINEAR, "draws": 3, "weights": {"vector": 2.0}, "subsets": 2},
+        "mvtcae": {"beta": LINEAR, "draws": 3, "weights": {"vector": 2.0}, "alpha": 0.5},
+    },
     "optimizers": {
         "adam": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "fused": False},
         "adamax": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.5},
@@ -314,6 +446,13 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "portion": To(0.5, {"steps": None, "portion": 0.25}),
             "warmup": To(3, {"steps": 4}),
         },
+        "exponential": {
+            "start": To(0.5, {"steps": 4}),
+            "end": To(0.5, {"steps": 4}),
+            "steps": To(5, {"steps": 4}),
+            "delay": To(2, {"steps": 4}),
+            "portion": To(0.5, {"steps": None, "portion": 0.25}),
+        },
         "cyclic": {
             "start": To(0.5, {"period": 4}),
             "end": To(0.5, {"period": 4}),
@@ -328,6 +467,12 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "datasets": {
         "digits": {"image_size": 6, "antialias": To(False, {"image_size": 5}), "channels": 3, "limit": 3},
+        "linear-gaussian": {
+            "seed": To(1, {"samples": 4}),
+            "sparse": To(True, {"samples": 4}),
+            "samples": To(5, {"samples": 4}),
+            "limit": To(2, {"samples": 4}),
+        },
         "folder": {
             "image_size": To(6, {"image_size": 8}),
             "crop": To(6, {"image_size": 6}),
@@ -344,10 +489,20 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "valid_fraction": 0.3,
             "limit": 1,
         },
+        "paired-arrays": {"image_size": 6, "channels": 3, "valid_fraction": 0.3, "limit": 1},
+        "table": {
+            "image_size": To(6, {"image_size": 8}),
+            "channels": To(1, {"image_size": 8}),
+            "valid_fraction": To(0.3, {"image_size": 8}),
+            "limit": To(1, {"image_size": 8}),
+        },
+        "polymnist": POLYMNIST,
+        "translated-polymnist": POLYMNIST,
+        "mnist-labels": {"digits": To("digits", {"limit": 3}), "image_size": 14, "limit": 1},
     },
 }
-# Their files are large and elsewhere; tests/test_data_sets.py reads their options.
-ELSEWHERE = {"mnist", "fashion-mnist", "cifar10", "svhn", "celeba"}
+# Their files are large and elsewhere; tests/test_data_sets.py and tests/test_paired_data.py read their options.
+ELSEWHERE = {"mnist", "fashion-mnist", "cifar10", "svhn", "celeba", "celeba-attributes"}
 
 SEE: dict[str, Callable[..., Any]] = {
     "posteriors": see_posterior,
@@ -357,6 +512,8 @@ SEE: dict[str, Callable[..., Any]] = {
     "regularizers": see_regularizer,
     "discriminators": see_discriminator,
     "adversarial_losses": see_adversarial_loss,
+    "fusions": see_fusion,
+    "private_fusions": see_private_fusion,
     "objectives": see_objective,
     "optimizers": see_optimizer,
     "schedules": see_schedule,

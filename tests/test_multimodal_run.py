@@ -61,7 +61,11 @@ def test_a_recipe_may_change_its_fusion_and_take_private_latents() -> None:
         ("vae", {"data": TINY_PAIRED}, "the data have the modalities m0, m1 and the recipe 'vae' is for one"),
         ("joint", {"data": {"name": "digits"}}, "the recipe 'joint' is for several modalities and the data have one"),
         ("joint", {"modalities": {"m7": {}}}, "the data have no modality 'm7': valid: m0, m1"),
-        ("joint", {"modalities": {"m0": {"posterior": "gmm"}}}, "modalities.m0.posterior is for models without a fusion"),
+        (
+            "joint",
+            {"modalities": {"m0": {"posterior": "gmm"}}},
+            "modalities.m0.posterior is for models without a fusion",
+        ),
         ("joint", {"modalities": {"m0": {"encoder": "mlp"}}}, "unknown key 'modalities.m0.encoder'"),
         ("joint", {"modalities": {"m0": 3}}, "modalities.m0 = 3 is not valid"),
         ("joint", {"fusion": "poo"}, "unknown fusion 'poo'"),
@@ -116,16 +120,18 @@ def test_sample_and_generate_from_the_command_line(run: Path, tmp_path: Path, ca
         with Image.open(out) as picture:
             width, height = picture.size
         assert (height - 2) // rows[0] == (width - 2) // rows[1]  # square tiles, in so many rows and columns
+    main_ok("sample", str(run), "--n", "3", "--out", str(tmp_path / "draws.npz"))
+    with np.load(tmp_path / "draws.npz") as arrays:
+        assert {name: array.shape for name, array in arrays.items()} == {"image": (3, 1, 28, 28), "label": (3, 10)}
     default = run / "sample-given-label.png"
     main_ok("sample", str(run), "--given", "label=1")
     assert default.is_file()
 
 
 def main_ok(*arguments: str) -> None:
-    try:
+    with pytest.raises(SystemExit) as ended:
         main(list(arguments))
-    except SystemExit as ended:
-        assert not ended.code
+    assert not ended.value.code
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,7 @@ def main_ok(*arguments: str) -> None:
         (["sample", "--given", "label=1,2"], "the modality 'label' has the shape (10,), not (2,)"),
         (["sample", "--given", "label=seven"], "'seven' cannot be read as the modality 'label' of shape (10,)"),
         (["sample", "--given", "image=nothing.png"], "nothing.png cannot be read as an image"),
+        (["sample", "--out", "draws.npy"], "these are several modalities: save them as .npz"),
         (["sample", "--n", "0"], "the number of samples must be 1 or more, not 0"),
         (["sample", "--n", "0", "--given", "label=1"], "one draw or more of each sample"),
         (["reconstruct", "x.png"], "use `vaekit sample RUN --given MODALITY=VALUE`"),

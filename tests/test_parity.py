@@ -23,7 +23,8 @@ def free_port() -> str:
 
 def start(recipe: str, which: str, folder: Path, world: int, rank: int, port: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name(SCRIPTS[recipe])), which, str(folder), str(world), str(rank), port]
+    script = Path(__file__).with_name(SCRIPTS[recipe])
+    command = [sys.executable, str(script), which, str(folder), str(world), str(rank), port]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

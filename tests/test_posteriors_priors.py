@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from vaekit import distributions
-from vaekit.distributions import draw, kl_divergence
+from vaekit.distributions import draw, kl_divergence, log_variance_to_scale
 from vaekit.errors import VaekitError
 from vaekit.posteriors import Gaussian
 from vaekit.posteriors import GaussianMixture as MixturePosterior
-from vaekit.posteriors.location_scale import log_variance_to_scale
 from vaekit.priors import GaussianMixture as MixturePrior
 from vaekit.priors import StandardNormal
 from vaekit.registry import posteriors, priors

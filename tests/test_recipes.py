@@ -16,6 +16,16 @@ pytestmark = pytest.mark.slow
 
 # The author's configuration is for 256 x 256 photographs.
 RECIPES = [name for name in ONE_MODALITY if name != "gamix-author"]
+RESUMED = [
+    "factor-vae",
+    "pvae",
+    "vampprior",
+    "flow-prior",
+    "wae-mmd",
+    "hyperspherical-vae",
+    "masked-multimodal",
+    "mmvae-plus",
+]
 SMALL = {
     "flow-prior": {"prior": {"hidden": [16], "transforms": 1}},
     "iaf-vae": {"posterior": {"hidden": [16], "transforms": 1}},
@@ -70,10 +80,7 @@ def test_recipe_of_several_modalities(name: str, tmp_path: Path) -> None:
     assert generated["m1"].isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["factor-vae", "pvae", "vampprior", "flow-prior", "wae-mmd", "hyperspherical-vae", "masked-multimodal", "mmvae-plus"],
-)
+@pytest.mark.parametrize("name", RESUMED)
 def test_resume_is_exact(name: str, tmp_path: Path) -> None:
     """Critics, numbers of events, pseudo-inputs, flows, prior draws and random subsets go on where they were."""
     vk.Run(small(name, 6), tmp_path / "whole").fit()

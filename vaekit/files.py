@@ -74,11 +74,11 @@ def save_json(path: str | Path, value: Any) -> None:
     save_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically."""
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, with words about them if wanted, atomically."""
     from safetensors.torch import save
 
-    payload = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+    payload = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
     with atomic(path) as file:
         file.write(payload)
 

@@ -43,7 +43,14 @@ class Run:
         progress: Called as `progress(done, total, what)` while data is decoded for the first time.
     """
 
-    def __new__(cls, config: RunConfig, *_: Any, **__: Any) -> Run:
+    def __new__(
+        cls,
+        config: RunConfig,
+        out: str | Path | None = None,
+        *,
+        offline: bool = False,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Run:
         """Return a run of the kind that the configuration asks for."""
         if cls is Run and config.modalities is not None:
             from vaekit.multimodal_run import MultimodalRun

@@ -26,13 +26,15 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "s
 )
 @dataclass(frozen=True, kw_only=True)
 class MLP(Backbone):
-    """Fully connected layers, each followed by an activation; the decoder mirrors the encoder.
+    """Fully connected layers, each followed by an activation; the decoder mirrors the encoder unless told otherwise.
 
     The encoder flattens the sample and gives the activations of the last hidden layer; the decoder ends in a linear
     layer. Without hidden layers the features are the flattened sample and the decoder is linear.
 
     Arguments:
         hidden: The sizes of the encoder's hidden layers, in order.
+        decoder_hidden: The sizes of the decoder's hidden layers, in order: `[]` for a linear decoder; the encoder's in
+            reverse where `None`.
         activation: The activation after each hidden layer.
         bias: Whether the layers have biases.
 
@@ -50,11 +52,12 @@ class MLP(Backbone):
     """
 
     hidden: Sequence[int] = (512, 256)
+    decoder_hidden: Sequence[int] | None = None
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
     bias: bool = True
 
     def __post_init__(self) -> None:
-        for size in self.hidden:
+        for size in (*self.hidden, *(self.decoder_hidden or ())):
             require_positive("mlp", hidden=size)
         require_choice("activation", self.activation, tuple(_ACTIVATIONS))
 
@@ -71,7 +74,8 @@ class MLP(Backbone):
 
     def decoder(self, latent_dim: int, decoded_shape: tuple[int, ...]) -> SequentialDecoder:
         """Return a new decoder from `latent_dim` to `decoded_shape`."""
-        sizes = (latent_dim, *reversed(self.hidden))
+        hidden = tuple(reversed(self.hidden)) if self.decoder_hidden is None else tuple(self.decoder_hidden)
+        sizes = (latent_dim, *hidden)
         return SequentialDecoder(
             *self._stack(*sizes),
             nn.Linear(sizes[-1], math.prod(decoded_shape), bias=self.bias),

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from vaekit.cli import catalogue, training, using
+from vaekit.cli import catalogue, evaluating, training, using
 from vaekit.errors import VaekitError
 
 __all__ = ["app", "main"]
@@ -28,6 +28,8 @@ app.command("show")(catalogue.show)
 app.command("sample")(using.sample)
 app.command("reconstruct")(using.reconstruct)
 app.command("interpolate")(using.interpolate)
+app.command("evaluate")(evaluating.evaluate)
+app.command("classifiers")(evaluating.classifiers)
 data_app.command("check")(using.data_check)
 app.add_typer(data_app, name="data")
 app.command("doctor")(catalogue.doctor)

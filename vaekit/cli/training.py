@@ -15,7 +15,7 @@ __all__ = ["run"]
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, a YAML file, or a run directory to resume.")],
     data: Annotated[
-        str | None, typer.Option(help="A data set's name, a folder of images, an .npz or .npy file.")
+        str | None, typer.Option(help="A data set's name, a folder of images, a .npz, .npy or .csv file.")
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where named data sets lie.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,

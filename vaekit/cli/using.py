@@ -37,7 +37,7 @@ def sample(
             metavar="MODALITY=VALUE", help="Generate from this: an image file, numbers, an .npy file or a class."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The .png (or .npy) to write.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The .png to write, or .npy (.npz of several modalities).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
 ) -> None:
     """Draw samples from a run; with --given, of all modalities from some of them."""

@@ -5,7 +5,7 @@ batches = vaekit.data.Batches(data.train, 64, data_range=(0.0, 1.0), device="cpu
 """
 
 from vaekit.data.batches import Batches
-from vaekit.data.checking import Report, check
+from vaekit.data.checking import PairedReport, Report, check
 from vaekit.data.dataset import Dataset, PairedSplit, Split
 from vaekit.data.loading import load
 from vaekit.data.paired import PairedBatches, make_batches
@@ -14,6 +14,7 @@ __all__ = [
     "Batches",
     "Dataset",
     "PairedBatches",
+    "PairedReport",
     "PairedSplit",
     "Report",
     "Split",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.cache import block_rows, build_once, collect, fits
+from vaekit.data.cache import block_rows, build
 from vaekit.data.dataset import Dataset, Progress, Split, finish, holdout
 from vaekit.data.images import prepare
 from vaekit.errors import VaekitError
 from vaekit.registry import datasets
 
-__all__ = ["arrays", "read_array"]
+__all__ = [
+    "LABELS",
+    "SAMPLES",
+    "Layout",
+    "arrays",
+    "as_samples",
+    "find_layout",
+    "loading_errors",
+    "read_array",
+    "read_labels",
+]
 
-_SAMPLES = ("images", "x", "data", "arr_0")
-_LABELS = ("labels", "y")
+SAMPLES = ("images", "x", "data", "arr_0")
+LABELS = ("labels", "y")
 
 Layout = Literal["auto", "nchw", "nhwc", "plain"]
 
@@ -69,41 +80,26 @@ def arrays(
         raise VaekitError(f"{root} has shape {array.shape}: samples need the shape (N, ...) with two or more axes")
     if labels is not None and len(labels) != len(array):
         raise VaekitError(f"{root} has {len(array):,} samples but {len(labels):,} labels")
-    order = _layout(root, array, layout)
+    order = find_layout(root, array, layout)
     is_image = order != "plain"
     pixels: dict[str, Any] = {"image_size": image_size, "antialias": antialias, "channels": channels}
     if not is_image and (image_size or channels):
         raise VaekitError(
             f"{root} holds samples of shape {array.shape[1:]}, not images: image_size and channels are for images"
         )
-    keep_bytes = is_image and array.dtype.kind in "bu"
-
-    def tidy(rows: np.ndarray) -> Tensor:
-        block = np.asarray(array[rows])
-        if array.dtype == bool and is_image:
-            block = block.astype(np.uint8) * 255
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is counted and refused
-            tensor = torch.from_numpy(block if keep_bytes else block.astype(np.float32))
-        if not is_image:
-            return tensor
-        if tensor.ndim == 3:
-            tensor = tensor.unsqueeze(1)
-        elif order == "nhwc":
-            tensor = tensor.permute(0, 3, 1, 2).contiguous()
-        return prepare(tensor, **pixels)
 
     parts = dict(zip(("train", "valid"), holdout(len(array), valid_fraction), strict=True))
     if limit is not None:
         parts = {name: rows[:limit] for name, rows in parts.items()}
     rows = np.concatenate(list(parts.values()))
-    first = tidy(rows[:1])
+    first = as_samples(array[rows[:1]], order, **pixels)
     shape, dtype = tuple(first.shape[1:]), str(first.dtype).removeprefix("torch.")
 
     def blocks(skipped: dict[int, str]) -> Generator[np.ndarray]:
         strange = 0
         step = block_rows(first.nbytes)
         for start in range(0, len(rows), step):
-            block = tidy(rows[start : start + step])
+            block = as_samples(array[rows[start : start + step]], order, **pixels)
             if block.is_floating_point():
                 strange += int((~block.isfinite()).sum())
             yield block.numpy()
@@ -112,28 +108,50 @@ def arrays(
         if strange:
             raise VaekitError(f"{root} has {strange:,} non-finite values: replace or remove them")
 
-    notes: list[str] = []
-    if fits(len(rows) * first.nbytes):
-        samples, mapped = torch.from_numpy(collect(blocks({}), len(rows), shape, dtype)), False
-    else:
-        stat = root.stat()
-        key = [str(root.resolve()), stat.st_size, stat.st_mtime_ns, order, pixels, valid_fraction, limit]
-        stored = build_once(key, blocks, rows=len(rows), shape=shape, dtype=dtype)
-        samples, mapped, notes = torch.from_numpy(stored.array), stored.mapped, stored.notes
+    stat = root.stat()
+    key = [str(root.resolve()), stat.st_size, stat.st_mtime_ns, order, pixels, valid_fraction, limit]
+    stored = build(key, blocks, rows=len(rows), shape=shape, dtype=dtype)
+    notes = stored.notes
     if layout == "auto" and array.ndim == 4 and {array.shape[1], array.shape[3]} <= {1, 3}:
         notes.append(f"shape {array.shape} is read as (N, C, H, W); set layout to nhwc if the channels come last")
-    if is_image and not keep_bytes:
+    if is_image and first.is_floating_point():
         notes.append("float images are used as they are, unscaled")
     split = len(parts["train"])
     known = None if labels is None else torch.from_numpy(labels[rows])
-    whole = Split(samples, known, mapped)
+    whole = Split(torch.from_numpy(stored.array), known, stored.mapped)
     splits = {"train": whole.rows(slice(0, split)), "valid": whole.rows(slice(split, None))}
     protocol = {"layout": order, **pixels, "split": f"seeded, {valid_fraction:g} held out"}
     return finish(str(root), splits, is_image=is_image, limit=limit, notes=notes, **protocol)
 
 
-def _layout(root: Path, array: np.ndarray, layout: Layout) -> Layout:
-    """Settle where the channels are."""
+def as_samples(block: np.ndarray, order: Layout, **pixels: Any) -> Tensor:
+    """Return a block of an array as samples: images (n, C, H, W) as bytes or float32, everything else as float32.
+
+    Arguments:
+        block: Rows of the array.
+        order: Where the channels are, as `find_layout` settled it.
+        pixels: The options of `prepare`.
+    """
+    is_image, block = order != "plain", np.asarray(block)
+    if is_image and block.dtype == bool:
+        block = block.astype(np.uint8) * 255
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is counted and refused
+        tensor = torch.from_numpy(block if is_image and block.dtype == np.uint8 else block.astype(np.float32))
+    if not is_image:
+        return tensor
+    if tensor.ndim == 3:
+        tensor = tensor.unsqueeze(1)
+    elif order == "nhwc":
+        tensor = tensor.permute(0, 3, 1, 2).contiguous()
+    return prepare(tensor, **pixels)
+
+
+def find_layout(root: Path | str, array: np.ndarray, layout: Layout) -> Layout:
+    """Settle where the channels are; `root` is how messages name the array.
+
+    Raises:
+        VaekitError: No axis could be the channels, or the type is none of an image.
+    """
     shape = array.shape
     if layout == "plain" or (layout == "auto" and array.ndim not in (3, 4)):
         return "plain"
@@ -163,21 +181,31 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
         VaekitError: Missing, damaged, made of Python objects, or without a key for the samples.
     """
-    try:
+    with loading_errors(path):
         if path.suffix == ".npy":
             return np.lib.format.open_memmap(path, mode="r"), None
         with path.open("rb") as handle:
             file = np.load(handle, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 return file, None
-            key = next((name for name in _SAMPLES if name in file.files), None)
+            key = next((name for name in SAMPLES if name in file.files), None)
             if key is None:
                 raise VaekitError(
                     f"{path} holds {', '.join(file.files) or 'nothing'}: name the samples "
-                    f"{' or '.join(_SAMPLES)}, and labels {' or '.join(_LABELS)}"
+                    f"{' or '.join(SAMPLES)}, and labels {' or '.join(LABELS)}"
                 )
-            label_key = next((name for name in _LABELS if name in file.files), None)
-            return file[key], None if label_key is None else _integers(path, file[label_key])
+            return file[key], read_labels(path, file)
+
+
+@contextlib.contextmanager
+def loading_errors(path: Path) -> Iterator[None]:
+    """Turn whatever NumPy raises on a missing, damaged or too large file into one sentence.
+
+    Raises:
+        VaekitError: Something was raised within.
+    """
+    try:
+        yield
     except VaekitError:
         raise
     except FileNotFoundError:
@@ -192,7 +220,16 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise VaekitError(f"{path} cannot be read as a NumPy array: {error}") from error
 
 
-def _integers(path: Path, labels: np.ndarray) -> np.ndarray:
+def read_labels(path: Path, file: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return the labels of an open `.npz` file as int64, None where it has none.
+
+    Raises:
+        VaekitError: They are not one integer a sample.
+    """
+    key = next((name for name in LABELS if name in file), None)
+    if key is None:
+        return None
+    labels = file[key]
     if labels.ndim != 1 or labels.dtype.kind not in "biu":
         raise VaekitError(
             f"{path} has labels of shape {labels.shape} and type {labels.dtype}: use one integer a sample"

@@ -31,6 +31,7 @@ class Batches:
         shuffle: A new order in every epoch; otherwise the order of the split.
         flip: Mirror each image left to right with probability 1/2.
         binarize: Draw each grey value anew as black or white, white with a probability equal to the grey value.
+        stream: Tells the binary draws of batches with one seed apart: those of several modalities.
         seed: Seed of order, flips and binary draws.
         rank: This process.
         world: The number of processes.
@@ -61,6 +62,7 @@ class Batches:
         shuffle: bool = True,
         flip: bool = False,
         binarize: bool = False,
+        stream: int = 0,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -86,6 +88,7 @@ class Batches:
             raise VaekitError("binarize is for grey values from 0 to 255: leave data.binarize out for these samples")
         self.flip = flip
         self.binarize = binarize
+        self.stream = stream
         self.seed = seed
         self.rank = rank
         self.world = world
@@ -158,7 +161,8 @@ class Batches:
             return samples.to(torch.float32)
         scaled = samples.to(torch.float32)
         if self.binarize:
-            scaled = 255.0 * (255.0 * self._draws(epoch, batch, samples.shape[1:]) < scaled)
+            draws = self._draws(epoch, batch, samples.shape[1:])
+            scaled = 255.0 * (255.0 * draws < scaled)
         if self.data_range is None:
             return scaled
         low, high = self.data_range
@@ -175,7 +179,8 @@ class Batches:
     def _draws(self, epoch: int, batch: int, shape: tuple[int, ...] = ()) -> Tensor:
         """Return uniform numbers, one or as many as `shape` for each sample of this rank's part of a batch."""
         # A shape in the seed tells the streams of flips and of binary draws apart.
-        generator = torch.Generator(self.device).manual_seed(_mixed(self.seed, epoch, batch, *shape[:1]))
+        words = (*shape[:1], self.stream) if shape and self.stream else shape[:1]
+        generator = torch.Generator(self.device).manual_seed(_mixed(self.seed, epoch, batch, *words))
         # One draw for the global batch: every rank makes the same one and takes its part.
         group = min(self.batch_size * self.world, len(self.split) - batch * self.batch_size * self.world)
         draws = torch.rand(group, *shape, generator=generator, device=self.device, dtype=torch.float32)

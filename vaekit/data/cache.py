@@ -17,7 +17,17 @@ import numpy as np
 
 from vaekit.errors import VaekitError
 
-__all__ = ["Stored", "available_memory", "block_rows", "build_once", "cache_folder", "collect", "fits", "user_cache"]
+__all__ = [
+    "Stored",
+    "available_memory",
+    "block_rows",
+    "build",
+    "build_once",
+    "cache_folder",
+    "collect",
+    "fits",
+    "user_cache",
+]
 
 FORMAT = 1  # raised whenever the same key would give other bytes
 
@@ -79,6 +89,16 @@ def collect(blocks: Iterator[np.ndarray], rows: int, shape: tuple[int, ...], dty
         array[done : done + len(block)] = block
         done += len(block)
     return array[:done]
+
+
+def build(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], dtype: str = "uint8") -> Stored:
+    """Return the array made by `blocks`: in memory where it fits in half of what is free, otherwise by `build_once`.
+
+    For arrays that are quicker to make than to keep on the disk.
+    """
+    if fits(rows * int(np.prod(shape)) * np.dtype(dtype).itemsize):
+        return Stored(collect(blocks({}), rows, shape, dtype))
+    return build_once(key, blocks, rows=rows, shape=shape, dtype=dtype)
 
 
 def build_once(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], dtype: str = "uint8") -> Stored:

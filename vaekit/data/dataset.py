@@ -103,6 +103,11 @@ class PairedSplit:
         """The shape of one sample of each modality."""
         return {name: tuple(split.samples.shape[1:]) for name, split in self.modalities.items()}
 
+    @property
+    def values(self) -> dict[str, str]:
+        """What each modality holds: `image`, `vector`, `classes` or `binary`."""
+        return {name: _kind(split) for name, split in self.modalities.items()}
+
     def rows(self, index: Tensor | slice) -> PairedSplit:
         """Return the split that holds only these rows."""
         return PairedSplit(
@@ -110,6 +115,12 @@ class PairedSplit:
             None if self.labels is None else self.labels[index],
             None if self.available is None else self.available[index],
         )
+
+
+def _kind(split: Split) -> str:
+    if split.values != "real":
+        return split.values
+    return "image" if split.samples.ndim == 4 else "vector"
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +154,11 @@ class Dataset:
     def paired(self) -> bool:
         """Whether the data set has several modalities."""
         return isinstance(self.train, PairedSplit)
+
+    @property
+    def values(self) -> dict[str, str] | None:
+        """What each of several modalities holds (`PairedSplit.values`); None for one."""
+        return self.train.values if isinstance(self.train, PairedSplit) else None
 
     @property
     def splits(self) -> dict[str, Any]:

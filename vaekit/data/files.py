@@ -1,4 +1,4 @@
-"""Sets that are folders of image files: CelebA and the user's own. Decoded once, in parallel, into the cache."""
+"""Image files, decoded once, in parallel, into the cache; any folder of them as a data set."""
 
 from __future__ import annotations
 
@@ -15,85 +15,17 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from vaekit.data.cache import block_rows, build_once
+from vaekit.data.cache import Stored, block_rows, build_once
 from vaekit.data.dataset import Dataset, Progress, Split, at_least_one, finish, holdout
 from vaekit.data.images import ENDINGS, decode
 from vaekit.errors import VaekitError
 from vaekit.registry import datasets
 
-__all__ = ["celeba", "folder"]
+__all__ = ["decode_files", "decode_splits", "folder", "named"]
 
 _NAMED = 10  # skipped files named in a note; the rest are counted
 
-Labelled = Sequence[tuple[str, int]]
-
-
-@datasets.register(
-    "celeba",
-    about="202,599 aligned faces, 64x64 after a centre crop of 140; partial copies accepted",
-    source="Deep Learning Face Attributes in the Wild, Liu et al., 2015, arXiv 1411.7766",
-    needs=("celeba/img_align_celeba and celeba/list_eval_partition.txt under the data root, placed by hand",),
-)
-def celeba(
-    root: Path,
-    progress: Progress | None,
-    offline: bool,
-    *,
-    image_size: int = 64,
-    crop: int | None = 140,
-    antialias: bool = True,
-    channels: Literal[1, 3] = 3,
-    limit: int | None = None,
-) -> Dataset:
-    """Return the CelebA faces that are there, in their official partition.
-
-    Arguments:
-        root: The data root, which holds `celeba/img_align_celeba/*.jpg` and `celeba/list_eval_partition.txt`.
-        progress: Called with (files done, files, words) while the images are decoded for the first time.
-        offline: Nothing is ever downloaded.
-        image_size: Side of the images.
-        crop: Side of the centre crop of the 178x218 photographs; None takes the largest square, 178.
-        antialias: Whether the resize averages over the pixels that it drops.
-        channels: 3, or 1 for grey.
-        limit: Keep the first so many images of each split.
-
-    Raises:
-        VaekitError: The images or the partition file are missing.
-    """
-    place = root / "celeba"
-    images, partition = place / "img_align_celeba", place / "list_eval_partition.txt"
-    if not images.is_dir() or not partition.is_file():
-        raise VaekitError(
-            f"CelebA has no automatic download: put its images as {images / '000001.jpg'} and so on, and the list of "
-            f"its splits as {partition} (both from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), or name another "
-            "folder as the data root"
-        )
-    present = set(os.listdir(images))
-    splits: dict[str, list[tuple[str, int]]] = {"train": [], "valid": [], "test": []}
-    listed = 0
-    for line in partition.read_text(encoding="utf-8").splitlines():
-        name, _, part = line.partition(" ")
-        if part.strip() not in ("0", "1", "2"):
-            raise VaekitError(f"{partition} has the line '{line[:60]}', where 'NAME.jpg 0', 1 or 2 is expected")
-        listed += 1
-        if name in present:
-            splits[("train", "valid", "test")[int(part)]].append((f"img_align_celeba/{name}", -1))
-    found = sum(map(len, splits.values()))
-    notes = ["CelebA is for non-commercial research only"]
-    if found < listed:
-        notes.append(f"{found:,} of {listed:,} images found")
-    if not found:
-        raise VaekitError(
-            f"{images} holds none of the images that {partition} lists: put {images / '000001.jpg'} there"
-        )
-    split = "official"
-    if not splits["valid"]:
-        names = splits["train"]
-        splits["train"], splits["valid"] = ([names[row] for row in rows] for rows in holdout(len(names), 0.1))
-        split = "official, a tenth of training held out"
-        notes.append("no image of the official validation split found: a tenth of the training images is held out")
-    pixels = {"image_size": image_size, "crop": crop, "antialias": antialias, "channels": channels}
-    return _decoded("celeba", place, splits, pixels, limit, notes, progress, split=split)
+_Labelled = Sequence[tuple[str, int]]
 
 
 @datasets.register("folder", about="Any folder of images, with subfolders (give its path)")
@@ -151,7 +83,7 @@ def folder(
         split = f"{'folders, ' if named else ''}seeded, {valid_fraction:g} held out"
     splits, classes = _labelled(found, depth=1 if named else 0)
     pixels = {"image_size": image_size, "crop": crop, "antialias": antialias, "channels": channels}
-    return _decoded(str(root), root, splits, pixels, limit, notes, progress, split=split, classes=classes)
+    return decode_splits(str(root), root, splits, pixels, limit, notes, progress, split=split, classes=classes)
 
 
 def _images_under(root: Path) -> list[str]:
@@ -184,21 +116,68 @@ def _labelled(found: Mapping[str, list[str]], depth: int) -> tuple[dict[str, lis
     return splits, classes
 
 
-def _decoded(
+def decode_splits(
     name: str,
     place: Path,
-    splits: Mapping[str, Labelled],
+    splits: Mapping[str, _Labelled],
     pixels: dict[str, Any],
     limit: int | None,
     notes: list[str],
     progress: Progress | None,
     **protocol: Any,
 ) -> Dataset:
-    """Decode the files of all splits, one after the other, into one array and cut it into the splits."""
-    at_least_one(limit=limit, image_size=pixels["image_size"], crop=pixels["crop"])
+    """Decode the files of all splits, one after the other, into one array and cut it into the splits.
+
+    Arguments:
+        name: The data set.
+        place: What the names of files are relative to.
+        splits: Per split, the files with a number each, which becomes the label; -1 for all where there is none.
+        pixels: The options of `decode`.
+        limit: Keep the first so many files of each split.
+        notes: What there is to announce.
+        progress: Called with (files done, files, words).
+        protocol: What else to record.
+
+    Raises:
+        VaekitError: No file can be read.
+    """
+    at_least_one(limit=limit)
     splits = {split: files[:limit] for split, files in splits.items()}
     files = [file for part in splits.values() for file, _ in part]
-    key = [[file, *_stamp(place / file)] for file in files]
+    stored = decode_files(name, place, files, pixels, progress)
+    notes += stored.notes
+    if stored.skipped:
+        notes.append(f"{len(stored.skipped):,} unreadable files skipped: {named(files, stored.skipped)}")
+    if not len(stored.array):
+        raise VaekitError(f"none of the {len(files):,} images under {place} can be read: {notes[-1]}")
+    samples = torch.from_numpy(stored.array)
+    labels = torch.tensor([label for part in splits.values() for _, label in part])
+    kept = torch.tensor([row not in stored.skipped for row in range(len(files))])
+    result: dict[str, Split | None] = {}
+    begin = row = 0
+    for split, part in splits.items():
+        mask = kept[row : row + len(part)]
+        count = int(mask.sum())
+        known = None if (labels < 0).any() else labels[row : row + len(part)][mask]
+        result[split] = Split(samples[begin : begin + count], known, stored.mapped) if count else None
+        begin, row = begin + count, row + len(part)
+    return finish(name, result, limit=limit, notes=notes, **pixels, **protocol)
+
+
+def decode_files(
+    name: str, place: Path, files: Sequence[str], pixels: dict[str, Any], progress: Progress | None
+) -> Stored:
+    """Return the pixels of files, in their order, without those that cannot be read; black for an empty name.
+
+    Arguments:
+        name: The data set, for the words of `progress`.
+        place: What the names are relative to.
+        files: The names.
+        pixels: The options of `decode`.
+        progress: Called with (files done, files, words).
+    """
+    at_least_one(image_size=pixels["image_size"], crop=pixels["crop"])
+    key = [[file, *_stamp(place / file)] if file else [] for file in files]
     shape = (pixels["channels"], pixels["image_size"], pixels["image_size"])
 
     def blocks(skipped: dict[int, str]) -> Generator[np.ndarray]:
@@ -217,26 +196,14 @@ def _decoded(
                 if progress is not None:
                     progress(min(start + step, len(files)), len(files), f"decoding {name}")
 
-    stored = build_once([key, pixels, Image.MAX_IMAGE_PIXELS], blocks, rows=len(files), shape=shape)
-    notes += stored.notes
-    if stored.skipped:
-        named = sorted(f"{files[row]} ({why})" for row, why in stored.skipped.items())
-        rest = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
-        notes.append(f"{len(named):,} unreadable files skipped: {', '.join(named[:_NAMED])}{rest}")
-    if not len(stored.array):
-        raise VaekitError(f"none of the {len(files):,} images under {place} can be read: {notes[-1]}")
-    samples = torch.from_numpy(stored.array)
-    labels = torch.tensor([label for part in splits.values() for _, label in part])
-    kept = torch.tensor([row not in stored.skipped for row in range(len(files))])
-    result: dict[str, Split | None] = {}
-    begin = row = 0
-    for split, part in splits.items():
-        mask = kept[row : row + len(part)]
-        count = int(mask.sum())
-        known = labels[row : row + len(part)][mask] if protocol.get("classes") else None
-        result[split] = Split(samples[begin : begin + count], known, stored.mapped) if count else None
-        begin, row = begin + count, row + len(part)
-    return finish(name, result, limit=limit, notes=notes, **pixels, **protocol)
+    return build_once([key, pixels, Image.MAX_IMAGE_PIXELS], blocks, rows=len(files), shape=shape)
+
+
+def named(files: Sequence[str], skipped: Mapping[int, str]) -> str:
+    """Return the first skipped files with their reasons, and how many more there are."""
+    named = sorted(f"{files[row]} ({why})" for row, why in skipped.items())
+    rest = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
+    return f"{', '.join(named[:_NAMED])}{rest}"
 
 
 def _stamp(path: Path) -> tuple[int, int, bool]:
@@ -250,6 +217,8 @@ def _stamp(path: Path) -> tuple[int, int, bool]:
 
 def _attempt(place: Path, pixels: Mapping[str, Any], file: str) -> np.ndarray | str:
     """Return the pixels of a file, or why there are none."""
+    if not file:
+        return np.zeros((pixels["channels"], pixels["image_size"], pixels["image_size"]), np.uint8)
     try:
         return decode(place / file, **pixels)
     except UnidentifiedImageError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaekit.data.dataset import at_least_one
 
-__all__ = ["ENDINGS", "decode", "prepare"]
+__all__ = ["ENDINGS", "decode", "prepare", "read_pixels"]
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -68,7 +68,13 @@ def _luma(images: Tensor) -> Tensor:
 
 
 def decode(path: Path, *, image_size: int, crop: int | None, antialias: bool, channels: int) -> np.ndarray:
-    """Return one image file as uint8 of shape (channels, image_size, image_size).
+    """Return one image file as uint8 of shape (channels, image_size, image_size). Raises as `read_pixels` does."""
+    pixels = read_pixels(path, channels)[None]
+    return prepare(pixels, image_size=image_size, crop=crop, antialias=antialias)[0].numpy()
+
+
+def read_pixels(path: Path, channels: int) -> Tensor:
+    """Return one image file at its own size, as uint8 of shape (channels, H, W).
 
     The EXIF rotation is applied, transparency is laid over white, 16 bits are scaled to 8, and of an animation the
     first frame is taken. Any exception means that the file cannot be used.
@@ -84,5 +90,4 @@ def decode(path: Path, *, image_size: int, crop: int | None, antialias: bool, ch
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     array = np.array(image.convert("RGB" if channels == 3 else "L"), copy=True)
-    pixels = torch.from_numpy(array if array.ndim == 3 else array[..., None]).permute(2, 0, 1)[None]
-    return prepare(pixels, image_size=image_size, crop=crop, antialias=antialias)[0].numpy()
+    return torch.from_numpy(array if array.ndim == 3 else array[..., None]).permute(2, 0, 1)

@@ -8,10 +8,14 @@ from typing import Any
 
 from vaekit.data.cache import user_cache
 from vaekit.data.dataset import Dataset, Progress
+from vaekit.data.paired_arrays import holds_modalities
 from vaekit.errors import VaekitError, suggest
 from vaekit.registry import datasets
 
-__all__ = ["data_root", "load"]
+__all__ = ["data_root", "load", "reader_of"]
+
+_OF_A_PATH = ("arrays", "folder", "paired-arrays", "table")
+_HELP = "a folder of images, or a .npy, .npz or .csv file"
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -31,9 +35,9 @@ def load(
     """Load a data set by its registered name or from a path.
 
     Arguments:
-        name_or_path: A name of `vaekit list datasets`, a folder of images, or a `.npy` or `.npz` file. A registered
-            name comes first (write `./mnist` for a folder of that name). A relative path is looked for under `root`
-            too.
+        name_or_path: A name of `vaekit list datasets`, a folder of images, or a `.npy`, `.npz` or `.csv` file. A
+            registered name comes first (write `./mnist` for a folder of that name). A relative path is looked for
+            under `root` too.
         root: Where named data sets lie or are downloaded to; `$VAEKIT_DATA`, then the user's cache, by default.
         progress: Called as `progress(done, total, what)` while files are decoded for the first time.
         offline: Forbid downloads.
@@ -50,7 +54,7 @@ def load(
     name, place = str(name_or_path), data_root(root)
     if name not in datasets.names():
         name, place = _from_path(Path(name_or_path).expanduser(), place)
-    elif name in ("folder", "arrays") and root is None:
+    elif name in _OF_A_PATH and root is None:
         raise VaekitError(f"data set '{name}' needs a path: name the {'folder' if name == 'folder' else 'file'} itself")
     return datasets.get(name)(place, progress, offline, **datasets.check(name, options, where="data"))
 
@@ -58,16 +62,23 @@ def load(
 def _from_path(path: Path, root: Path) -> tuple[str, Path]:
     """Return which reader suits a path, and where the path leads."""
     found = next((place for place in (path, root / path) if place.exists()), None)
-    if found is not None and found.is_dir():
-        return "folder", found
-    if found is not None and found.suffix in (".npy", ".npz"):
-        return "arrays", found
-    help_ = "give a registered name, a folder of images, or an .npy or .npz file"
+    if found is not None and (found.is_dir() or found.suffix in (".npy", ".npz", ".csv")):
+        return reader_of(found), found
     if found is not None:
-        raise VaekitError(f"{found} is no data set: {help_}")
+        raise VaekitError(f"{found} is no data set: give a registered name, {_HELP}")
     if len(path.parts) > 1 or path.suffix:
-        raise VaekitError(f"there is no file or folder {path}: {help_}")
+        raise VaekitError(f"there is no file or folder {path}: give a registered name, {_HELP}")
     valid = suggest(str(path), datasets.names())
-    raise VaekitError(
-        f"unknown data set '{path}': {valid} Or give the path of a folder of images, or of an .npy or .npz file."
-    )
+    raise VaekitError(f"unknown data set '{path}': {valid} Or give the path of {_HELP}.")
+
+
+def reader_of(path: Path) -> str:
+    """Return the name of the data set that reads a path, from its ending and, for `.npz`, from what it holds.
+
+    Examples:
+        >>> reader_of(Path("samples.csv")), reader_of(Path("photographs"))
+        ('table', 'folder')
+    """
+    if path.suffix == ".npz" and holds_modalities(path):
+        return "paired-arrays"
+    return {".npy": "arrays", ".npz": "arrays", ".csv": "table"}.get(path.suffix, "folder")

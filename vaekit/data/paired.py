@@ -55,9 +55,10 @@ class PairedBatches:
                 data_range=data_range.get(name),
                 flip=flip and name in images,
                 binarize=binarize and name in images,
+                stream=number,
                 **options,
             )
-            for name, part in split.modalities.items()
+            for number, (name, part) in enumerate(split.modalities.items())
         }
         self._available = (
             None

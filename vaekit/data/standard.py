@@ -17,7 +17,9 @@ from vaekit.data.images import prepare
 from vaekit.errors import VaekitError
 from vaekit.registry import datasets
 
-__all__ = ["cifar10", "digits", "fashion_mnist", "mnist", "svhn"]
+__all__ = ["cifar10", "digits", "fashion_mnist", "has_mnist", "mnist", "svhn"]
+
+_IDX_FILES = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
 
 
 @datasets.register(
@@ -71,6 +73,11 @@ def mnist(
     """Return MNIST: 50,000 to train, the last 10,000 of the official training images to validate, 10,000 to test."""
     pixels: dict[str, Any] = {"image_size": image_size, "antialias": antialias, "channels": channels}
     return _idx_set("mnist", "MNIST", root, offline, limit, pixels)
+
+
+def has_mnist(root: Path) -> bool:
+    """Return whether the files of MNIST are under the data root."""
+    return all(_idx_file(root / "MNIST" / "raw" / file) for file in _IDX_FILES)
 
 
 @datasets.register(
@@ -219,11 +226,10 @@ def _npz_part(file: Path) -> tuple[Tensor, Tensor]:
 def _idx_set(name: str, folder: str, root: Path, offline: bool, limit: int | None, pixels: dict[str, Any]) -> Dataset:
     """Return a set in MNIST's file format, with the last 10,000 training images as validation."""
     raw = root / folder / "raw"
-    files = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-    if not all(_idx_file(raw / file) for file in files):
-        layout = f"{', '.join(files)} (each as it is or with .gz) into {raw}"
+    if not all(_idx_file(raw / file) for file in _IDX_FILES):
+        layout = f"{', '.join(_IDX_FILES)} (each as it is or with .gz) into {raw}"
         _from_torchvision(name, folder, root, offline, layout, [{}])
-    train_images, train_labels, test_images, test_labels = (_read_idx(raw / file) for file in files)
+    train_images, train_labels, test_images, test_labels = (_read_idx(raw / file) for file in _IDX_FILES)
     known = Split(prepare(train_images.unsqueeze(1), **pixels), train_labels.long())
     test = Split(prepare(test_images.unsqueeze(1), **pixels), test_labels.long())
     held = min(10_000, len(known) // 6)

@@ -1,4 +1,4 @@
-"""Closed-form KLs of Gaussians with correlated dimensions to Gaussians with independent ones."""
+"""Closed-form KLs between Gaussians with correlated dimensions and Gaussians with independent ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal, register_kl
 
-__all__ = ["kl_to_diagonal"]
+__all__ = ["kl_from_diagonal", "kl_to_diagonal"]
 
 
 @register_kl(MultivariateNormal, Independent)
@@ -39,3 +39,32 @@ def kl_to_diagonal(q: MultivariateNormal | LowRankMultivariateNormal, p: Indepen
     squares = (q.variance + (q.mean - loc).square()) / scale.square()
     cross_entropy: Tensor = (0.5 * squares + scale.log()).sum(-1) + 0.5 * math.log(2.0 * math.pi) * q.event_shape[0]
     return cross_entropy - q.entropy()
+
+
+@register_kl(Independent, MultivariateNormal)
+def kl_from_diagonal(q: Independent, p: MultivariateNormal) -> Tensor:
+    r"""Return the KL of $q=\prod_dN(\mu_d,\sigma_d^2)$ to $p=N(m,\Sigma)$ in nats, shape (...).
+
+    $$\tfrac12\Bigl(\sum_d(\Sigma^{-1})_{dd}\,\sigma_d^2+(\mu-m)^\top\Sigma^{-1}(\mu-m)+\log\det(2\pi\Sigma)\Bigr)-H(q).$$
+
+    Registered with `torch.distributions.register_kl`, so that every `kl_divergence` finds it.
+
+    Arguments:
+        q: An Independent(Normal) with `event_shape (D,)`.
+        p: A Gaussian of any covariance, `event_shape (D,)`.
+
+    Raises:
+        NotImplementedError: q is another Independent, for which there is no closed form.
+
+    Examples:
+        >>> import torch
+        >>> p = MultivariateNormal(torch.zeros(2), torch.eye(2))
+        >>> kl_from_diagonal(Independent(Normal(torch.ones(2), 1.0), 1), p)
+        tensor(1.)
+    """
+    if not isinstance(q.base_dist, Normal) or q.event_shape != p.event_shape:
+        raise NotImplementedError
+    precisions = p.precision_matrix.diagonal(dim1=-2, dim2=-1)
+    squares = (precisions * q.variance).sum(-1)
+    kl: Tensor = 0.5 * squares - p.log_prob(q.mean) - q.entropy()
+    return kl

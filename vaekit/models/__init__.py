@@ -2,7 +2,9 @@
 
 from typing import TypeAlias
 
-from vaekit.models.multimodal import Encoded, Modality, MultimodalVAE
+from vaekit.models.encoded import Encoded
+from vaekit.models.modality import Modality
+from vaekit.models.multimodal import MultimodalVAE
 from vaekit.models.subset import LatentDraws, SubsetPosterior
 from vaekit.models.vae import VAE, Output
 

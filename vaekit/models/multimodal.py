@@ -6,123 +6,26 @@ Shapes: S draws, B samples, M modalities, D latent dimensions (P private ones), 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from vaekit.backbones.base import Decoder, Encoder
-from vaekit.distributions import choose_between
 from vaekit.errors import VaekitError
 from vaekit.fusions.base import Experts, Fusion, PrivateFusion
-from vaekit.likelihoods.base import Likelihood
+from vaekit.models.encoded import Encoded
+from vaekit.models.modality import Modality
 from vaekit.models.programs import Programs
-from vaekit.models.subset import SubsetPosterior
 from vaekit.observed import Observed
 from vaekit.posteriors.base import Posterior
 from vaekit.precision import at_least_float32, without_autocast
 from vaekit.priors.base import Prior
 
-__all__ = ["Encoded", "Modality", "MultimodalVAE"]
+__all__ = ["MultimodalVAE"]
 
 Distribution = torch.distributions.Distribution
 T = TypeVar("T")
-
-
-class Modality(nn.Module):
-    """The networks of one modality.
-
-    Arguments:
-        encoder: Data (B, *X_m) to features (B, F_m).
-        decoder: Latents (B, D + P) to the likelihood's parameters.
-        likelihood: Decoder output to p(x_m|z).
-    """
-
-    def __init__(self, encoder: Encoder, decoder: Decoder, likelihood: Likelihood) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.likelihood = likelihood
-
-    def decode(self, z: Tensor) -> Distribution:
-        """Return p(x_m|z) for z (..., D + P): `batch_shape (...)`, `event_shape X_m`."""
-        decoded = self.decoder(z.reshape(-1, z.shape[-1]))
-        with without_autocast(z.device):
-            p: Distribution = self.likelihood(at_least_float32(decoded).reshape(*z.shape[:-1], *decoded.shape[1:]))
-        return p
-
-
-class Encoded:
-    """One batch, encoded: the posteriors of every subset of its modalities come from here.
-
-    Arguments:
-        model: The model.
-        embedded: What the fusion's `embed` gave, or the experts where there is no fusion.
-        private: What the private fusion's `embed` gave, where there is one.
-        prior: p(z).
-        available: Which modalities are there, (B, M).
-    """
-
-    def __init__(
-        self, model: MultimodalVAE, embedded: Any, private: Any, prior: Distribution, available: Tensor
-    ) -> None:
-        self._model, self._embedded, self._private = model, embedded, private
-        self.prior_of_shared = prior
-        self.available = available
-
-    @property
-    def prior(self) -> SubsetPosterior:
-        """The prior of all latents."""
-        model = self._model
-        return SubsetPosterior(
-            self.prior_of_shared, None if model.private is None else lambda z: model.private_prior(z)
-        )
-
-    def fuse(self, mask: Tensor) -> Distribution:
-        """Return q(z|x_S) of the shared latent for masks (..., B, M): `batch_shape (..., B)`.
-
-        Raises:
-            VaekitError: The model has no fusion.
-        """
-        fusion = self._model.fusion
-        if not isinstance(fusion, Fusion):
-            raise VaekitError(
-                "this model has a latent for each modality and no fusion: use the objective 'independent' or 'mmvm', "
-                "or give the model a fusion"
-            )
-        with without_autocast(mask.device):
-            return fusion.fuse(self._embedded, mask & self.available, self.prior_of_shared)
-
-    def posterior(self, mask: Tensor | None = None) -> SubsetPosterior:
-        """Return the law of all latents given the modalities of a mask (B, M), all available ones by default.
-
-        The private latent of a modality that is not in the subset has its prior.
-        """
-        chosen = self.available if mask is None else mask & self.available
-        model, private = self._model, self._model.private
-        if private is None:
-            return SubsetPosterior(self.fuse(chosen))
-
-        def of_private(z: Tensor) -> Distribution:
-            with without_autocast(z.device):
-                return choose_between(chosen, private.fuse(self._private, z, chosen), model.private_prior(z))
-
-        return SubsetPosterior(self.fuse(chosen), of_private)
-
-    @property
-    def experts(self) -> Distribution:
-        """The posterior of each modality alone: `batch_shape (B, M)`.
-
-        Raises:
-            VaekitError: The fusion has no experts.
-        """
-        if not isinstance(self._embedded, Distribution):
-            raise VaekitError(
-                f"the fusion {type(self._model.fusion).__name__} has no posterior for each modality: use 'poe', 'moe', "
-                "'mopoe' or 'average'"
-            )
-        return self._embedded
 
 
 class MultimodalVAE(Programs):
@@ -189,7 +92,8 @@ class MultimodalVAE(Programs):
                 f"fusion and prior have {fusion.latent_dim} and {prior.latent_dim} latent dimensions: build both with "
                 "the same number"
             )
-        self.modalities = nn.ModuleDict(modalities)
+        # A list, not a ModuleDict: a modality may be called what a module keeps for itself ("type", "train").
+        self.modalities = nn.ModuleList(modalities.values())
         self.fusion = fusion
         self.prior = prior
         self.private = private
@@ -211,7 +115,7 @@ class MultimodalVAE(Programs):
     @property
     def parts(self) -> dict[str, Modality]:
         """The modalities by name."""
-        return dict(self.modalities.items())  # type: ignore[arg-type]
+        return dict(zip(self.names, self.modalities, strict=True))  # type: ignore[arg-type]
 
     @property
     def data_shape(self) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,8 @@ from vaekit.observed import Observed
 from vaekit.priors.base import Prior
 
 if TYPE_CHECKING:
-    from vaekit.models.multimodal import Encoded, Modality
+    from vaekit.models.encoded import Encoded
+    from vaekit.models.modality import Modality
 
 __all__ = ["Programs"]
 

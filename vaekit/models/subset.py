@@ -101,7 +101,11 @@ class SubsetPosterior:
             require_density(self.shared, f"the estimator '{estimator}'")
             own = self.log_prob(draws, stop=estimator == "sticking_the_landing")
             return draws.expect(own - other.log_prob(draws))
-        kl = kl_divergence(self.shared, other.shared, Draws(draws.z, draws.weights))
+        shared = kl_divergence(self.shared, other.shared, Draws(draws.z, draws.weights))
+        return shared + self.private_kl(other, draws)
+
+    def private_kl(self, other: SubsetPosterior, draws: LatentDraws) -> Tensor:
+        """Return the private latents' part of the KL in nats, shape (B,): zero where there are none."""
         if self.private is None or other.private is None:
-            return kl
-        return kl + draws.expect(kl_divergence(self.private(draws.z), other.private(draws.z)).sum(-1))
+            return draws.z.new_zeros(draws.z.shape[1])
+        return draws.expect(kl_divergence(self.private(draws.z), other.private(draws.z)).sum(-1))

@@ -3,12 +3,13 @@
 from vaekit.objectives.adversary import Adversary
 from vaekit.objectives.elbo import Objective, Phase
 from vaekit.objectives.iwae import IWAE
+from vaekit.objectives.joint import Independent, Joint
 from vaekit.objectives.masked import Masked, Mixture
 from vaekit.objectives.mmvae import MMVAE
 from vaekit.objectives.mmvae_plus import MMVAEPlus
 from vaekit.objectives.mmvm import MMVM
 from vaekit.objectives.mopoe import MoPoE
-from vaekit.objectives.multimodal import Independent, Joint, MultimodalObjective
+from vaekit.objectives.multimodal import MultimodalObjective
 from vaekit.objectives.mvae import MVAE
 from vaekit.objectives.mvtcae import MVTCAE
 

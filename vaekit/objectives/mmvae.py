@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vaekit.distributions import location_scale, stopped
 from vaekit.errors import VaekitError
-from vaekit.models.multimodal import Encoded, MultimodalVAE
+from vaekit.models.encoded import Encoded
+from vaekit.models.multimodal import MultimodalVAE
 from vaekit.objectives.adversary import Adversary
 from vaekit.objectives.multimodal import MultimodalObjective, Terms
 from vaekit.observed import Observed

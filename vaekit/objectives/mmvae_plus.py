@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vaekit.errors import VaekitError
 from vaekit.fusions.private import IndependentPrivate
-from vaekit.models.multimodal import Encoded, MultimodalVAE
+from vaekit.models.encoded import Encoded
+from vaekit.models.multimodal import MultimodalVAE
 from vaekit.objectives.mmvae import MMVAE
 from vaekit.registry import objectives
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from vaekit.distributions import kl_divergence
 from vaekit.errors import VaekitError
 from vaekit.models.multimodal import MultimodalVAE
 from vaekit.objectives.multimodal import MultimodalObjective, Terms
@@ -66,9 +65,7 @@ class MoPoE(MultimodalObjective):
             )
         with without_autocast(x.device):
             z = q.draw(self.draws)
-            rate = q.shared.component_kl(p.shared)
-            if q.private is not None and p.private is not None:
-                rate = rate + z.expect(kl_divergence(q.private(z.z), p.private(z.z)).sum(-1))
+            rate = q.shared.component_kl(p.shared) + q.private_kl(p, z)
             rate = torch.where(x.available.any(-1), rate, 0.0)
         distortion = z.expect(self.distortions(model, x, z.for_modalities(len(x.names))))
         return self.sum_up(model, distortion, rate, step)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaekit.errors import VaekitError
+from vaekit.files import atomic
 from vaekit.models import VAE, Model, MultimodalVAE
 from vaekit.observed import Observed
 from vaekit.reporting.images import Images, side_by_side
@@ -42,6 +48,24 @@ class Views(Images):
     def __len__(self) -> int:
         """The number of samples of each modality."""
         return len(next(iter(self.modalities.values())))
+
+    def save(self, path: str | Path, columns: int | None = None) -> Path:
+        """Write one picture of all modalities, or an `.npz` file of their samples by name; return where it is.
+
+        Raises:
+            VaekitError: The path ends in `.npy`, which holds one array.
+        """
+        path = Path(path)
+        if path.suffix == ".npy":
+            raise VaekitError(f"{path} would hold one array, and these are several modalities: save them as .npz")
+        if path.suffix != ".npz":
+            return super().save(path, columns)
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {name: samples.numpy() for name, samples in self.modalities.items()}
+        np.savez(buffer, **arrays)
+        with atomic(path) as file:
+            file.write(buffer.getvalue())
+        return path
 
 
 def grids(model: Model, x: object) -> dict[str, Images]:

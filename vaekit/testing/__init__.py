@@ -12,12 +12,29 @@ vaekit runs the same suites over everything it registers. This package needs pyt
 import pytest
 
 # Before the modules are imported: failed assertions then show their values, as in a test file.
-_MODULES = ("contract", "data", "networks", "probability", "terms", "training")
+_MODULES = (
+    "contract",
+    "data",
+    "fusions",
+    "multimodal",
+    "networks",
+    "private_fusions",
+    "probability",
+    "terms",
+    "training",
+)
 pytest.register_assert_rewrite(*(f"vaekit.testing.{module}" for module in _MODULES))
 
 from vaekit.testing.contract import Contract, ModuleContract  # noqa: E402
 from vaekit.testing.data import DatasetContract  # noqa: E402
+from vaekit.testing.fusions import FusionContract  # noqa: E402
+from vaekit.testing.multimodal import (  # noqa: E402
+    MultimodalObjectiveContract,
+    small_multimodal_data,
+    small_multimodal_vae,
+)
 from vaekit.testing.networks import AdversarialLossContract, BackboneContract, DiscriminatorContract  # noqa: E402
+from vaekit.testing.private_fusions import PrivateFusionContract  # noqa: E402
 from vaekit.testing.probability import LikelihoodContract, PosteriorContract, PriorContract  # noqa: E402
 from vaekit.testing.terms import ObjectiveContract, RegularizerContract  # noqa: E402
 from vaekit.testing.training import OptimizerContract, ScheduleContract  # noqa: E402
@@ -28,12 +45,17 @@ __all__ = [
     "Contract",
     "DatasetContract",
     "DiscriminatorContract",
+    "FusionContract",
     "LikelihoodContract",
     "ModuleContract",
+    "MultimodalObjectiveContract",
     "ObjectiveContract",
     "OptimizerContract",
     "PosteriorContract",
     "PriorContract",
+    "PrivateFusionContract",
     "RegularizerContract",
     "ScheduleContract",
+    "small_multimodal_data",
+    "small_multimodal_vae",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from vaekit.data import Dataset
+from vaekit.data import Dataset, PairedSplit, Split
 from vaekit.errors import VaekitError
 from vaekit.registry import Registry, datasets
 from vaekit.testing.contract import Contract
@@ -65,17 +66,42 @@ class DatasetContract(Contract):
         assert {"train", "valid"} <= set(data.splits)
         for name, split in data.splits.items():
             assert len(split), f"the split {name} is empty"
-            assert tuple(split.samples.shape[1:]) == data.shape
-            assert split.samples.dtype in (torch.uint8, torch.float32)
-            assert split.samples.dtype != torch.float32 or split.samples.isfinite().all()
+            assert split.shape == data.shape
             assert split.labels is None or (split.labels.shape, split.labels.dtype) == ((len(split),), torch.int64)
+            for part in parts(split).values():
+                assert len(part) == len(split)
+                self.check_samples(part)
         assert not data.is_image or (len(data.shape) == 3 and data.shape[0] in (1, 3))
+
+    def test_modalities(self, root: Path) -> None:
+        """The splits of several modalities agree about them, and each sample has one or more."""
+        data = self.load(root)
+        if not data.paired:
+            pytest.skip("this data set has one modality")
+        assert not data.is_image
+        for name, split in data.splits.items():
+            assert list(split.modalities) == list(data.shape), f"the modalities of {name} are others"
+            assert split.values == data.values
+            if split.available is not None:
+                assert (split.available.shape, split.available.dtype) == ((len(split), len(data.shape)), torch.bool)
+                assert split.available.any(1).all(), f"a sample of {name} has no modality"
+
+    def check_samples(self, split: Split) -> None:
+        """Check the type and the values of the samples of one modality."""
+        samples = split.samples
+        assert samples.dtype in (torch.uint8, torch.float32)
+        assert samples.dtype == torch.uint8 or samples.isfinite().all()
+        if split.values != "real":
+            assert samples.dtype == torch.float32
+            assert ((samples == 0) | (samples == 1)).all(), f"{split.values} are other numbers than 0 and 1"
+        if split.values == "classes":
+            assert (samples.sum(-1) <= 1).all(), "a sample is of several classes"
 
     def test_same_at_every_call(self, root: Path) -> None:
         """Loading twice gives the same samples in the same order."""
         first, second = self.load(root), self.load(root)
         for name, split in first.splits.items():
-            assert torch.equal(split.samples, second.splits[name].samples), f"the split {name} changes between calls"
+            assert same(split, second.splits[name]), f"the split {name} changes between calls"
 
     def test_protocol_and_notes(self, root: Path) -> None:
         """The protocol can be stored beside a figure, and notes are sentences."""
@@ -90,5 +116,19 @@ class DatasetContract(Contract):
             pytest.skip("this data set has no limit")
         whole, part = self.load(root), self.load(root, limit=2)
         assert len(part.train) == 2
-        assert torch.equal(part.train.samples, whole.train.samples[:2])
+        assert same(part.train, whole.train.rows(slice(2)))
         assert len(part.notes) > len(whole.notes)
+
+
+def parts(split: Split | PairedSplit) -> Mapping[str, Split]:
+    """Return the modalities of a split; one without a name where it is no `PairedSplit`."""
+    return split.modalities if isinstance(split, PairedSplit) else {"": split}
+
+
+def same(first: Split | PairedSplit, second: Split | PairedSplit) -> bool:
+    """Return whether two splits hold the same samples, of which the same is available."""
+    masks = [part.available for part in (first, second) if isinstance(part, PairedSplit) and part.available is not None]
+    if len(masks) == 1 or (len(masks) == 2 and not torch.equal(*masks)):
+        return False
+    others = parts(second)
+    return all(torch.equal(part.samples, others[name].samples) for name, part in parts(first).items())

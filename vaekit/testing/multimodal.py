@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from vaekit.errors import VaekitError
 from vaekit.fusions.base import Experts
-from vaekit.models.multimodal import Modality, MultimodalVAE
+from vaekit.models.modality import Modality
+from vaekit.models.multimodal import MultimodalVAE
 from vaekit.models.vae import VAE
 from vaekit.objectives.adversary import Adversary
 from vaekit.observed import Observed

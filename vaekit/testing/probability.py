@@ -264,9 +264,14 @@ class PriorContract(ModuleContract):
 
 
 class LikelihoodContract(ModuleContract):
-    """What a likelihood promises: a normalised p(x|z) over samples of any shape."""
+    """What a likelihood promises: a normalised p(x|z) over samples of any shape.
+
+    Attributes:
+        smallest: The fewest numbers of a sample for which the mass of p(x|z) is summed up.
+    """
 
     registry: ClassVar[Registry] = likelihoods
+    smallest: ClassVar[int] = 1
 
     def module(self) -> Likelihood:
         """Build it for samples of shape (1, 4, 4)."""
@@ -289,6 +294,11 @@ class LikelihoodContract(ModuleContract):
         low, high = module.data_range
         levels = 256 if module.continuous else module.levels
         return low + (high - low) * (grey * levels // 256).to(dtype) / (levels - 1)
+
+    def all_values(self, module: Likelihood) -> Tensor:
+        """Return every sample of the smallest size, where data are discrete: float64, shape (N, smallest)."""
+        low, high = module.data_range
+        return torch.linspace(low, high, module.levels, dtype=torch.float64).unsqueeze(-1)
 
     @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 64), (5,)], ids=str)
     @pytest.mark.parametrize("batch", [(7,), (2, 7)], ids=str)
@@ -320,14 +330,12 @@ class LikelihoodContract(ModuleContract):
 
     def test_density_is_normalised(self) -> None:
         """For one dimension p(x|z) integrates, or sums over the levels, to one; to a constant where it says so."""
-        module = self.make((1,)).double()
+        module = self.make((self.smallest,)).double()
         p = module(fixed(5, *module.parameters_shape, dtype=torch.float64))
         if module.continuous:
             total = total_mass(p)
         else:
-            low, high = module.data_range
-            levels = torch.linspace(low, high, module.levels, dtype=torch.float64)
-            total = p.log_prob(levels.reshape(-1, 1, 1).expand(-1, 5, 1)).exp().sum(0)
+            total = p.log_prob(self.all_values(module).unsqueeze(1).expand(-1, 5, -1)).exp().sum(0)
         if not module.normalised:
             total = total / total[0]
         torch.testing.assert_close(total, torch.ones(5, dtype=torch.float64), rtol=1e-4, atol=1e-4)
