@@ -1,4 +1,4 @@
-"""Train every recipe for a moment and put one picture of each on a page.
+"""Train every recipe of one modality for a moment and put one picture of each on a page.
 
 python gallery.py --data fashion-mnist --epochs 3 --out docs/gallery   # made the gallery of the documentation
 python gallery.py --data digits --recipes vae gamix
@@ -18,10 +18,12 @@ import vaekit as vk
 from vaekit.config import read_recipe, recipe_names
 from vaekit.reporting.images import Images
 
+one_modality = [name for name in recipe_names() if read_recipe(name).get("modalities") is None]
+one_modality.remove("gamix-author")
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="digits", help="a data set of images")
 parser.add_argument("--data-root", default=None, help="where it lies")
-parser.add_argument("--recipes", nargs="*", default=[name for name in recipe_names() if name != "gamix-author"])
+parser.add_argument("--recipes", nargs="*", default=one_modality)
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--steps", type=int, default=300, help="for recipes with an adversary")
 parser.add_argument("--out", type=Path, default=Path("gallery"), help="where pictures and page go")

@@ -104,7 +104,7 @@ def test_each_half_is_its_own_log_likelihood(monkeypatch: pytest.MonkeyPatch) ->
         objective = Masked(estimator="sampled")
         _, _, terms = objective.evaluate(objective.run(model, x), x)
         marginal = terms["marginal_distortion"] + terms["partial_rate"]
-        cross = terms["cross_distortion"] + terms["cross_rate"]
+        cross = terms["conditional_distortion"] + terms["cross_rate"]
         torch.testing.assert_close(-marginal, truth.log_prob(x.values, subset).mean())
         torch.testing.assert_close(-cross, truth.log_prob(x.values, given=subset).mean())
 
@@ -187,7 +187,7 @@ def test_terms_add_up() -> None:
     objective = Masked()
     _, _, terms = objective.evaluate(objective.run(model, x), x)
     torch.testing.assert_close(terms["partial_rate"] + terms["cross_rate"], terms["kl"])
-    torch.testing.assert_close(terms["marginal_distortion"] + terms["cross_distortion"], terms["reconstruction"])
+    torch.testing.assert_close(terms["marginal_distortion"] + terms["conditional_distortion"], terms["reconstruction"])
     encoded = model.encode(x)
     full = torch.distributions.kl_divergence(encoded.posterior().shared, encoded.prior_of_shared).mean()
     torch.testing.assert_close(terms["full_rate"], full.detach())

@@ -41,6 +41,9 @@ def test_parts_suit_what_a_modality_holds() -> None:
     model = build.model(resolve(read_recipe("mvae"), {"modalities": own, "latent_dim": 4}), SHAPES, VALUES)
     assert likelihoods(model)[1] == "Laplace"
     assert model.parts["sensor"].encoder.features == 7
+    # An option alone changes the part that suits.
+    config = resolve(read_recipe("mvae"), assignments=["latent_dim=4", "modalities.sensor.likelihood.scale=0.25"])
+    assert build.model(config, SHAPES, VALUES).parts["sensor"].likelihood.log_scale.exp() == pytest.approx(0.25)
 
 
 def test_a_recipe_may_change_its_fusion_and_take_private_latents() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vaekit import compatibility
-from vaekit.config import RunConfig
+from vaekit.config import RunConfig, merge
 from vaekit.errors import VaekitError, suggest
 from vaekit.fusions.base import Experts, Fusion, PrivateFusion
 from vaekit.models import VAE, Modality, Model, MultimodalVAE
@@ -142,7 +142,7 @@ def _parts_of_modality(config: RunConfig, name: str, values: Mapping[str, str]) 
         parts["backbone"] = {"name": "mlp", "hidden": [256, 256]}
     if kind in ("classes", "binary") or (kind == "vector" and "image" in values.values()):
         parts["likelihood"] = {"name": _SUITING[kind]}
-    return {**parts, **own}
+    return {key: merge(part, own.get(key, {})) for key, part in parts.items()}
 
 
 def _private_spec(config: RunConfig) -> tuple[dict[str, Any] | None, int]:

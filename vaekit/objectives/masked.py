@@ -24,6 +24,9 @@ __all__ = ["Masked", "Mixture"]
 class _OfRandomSubsets(MultimodalObjective):
     """An objective that draws a subset S of the modalities for every sample, anew in every step."""
 
+    #: The name of the distortion of what is not in S.
+    rest: str
+
     def __init__(
         self,
         regularizers: Mapping[str, Regularizer] | None = None,
@@ -42,9 +45,10 @@ class _OfRandomSubsets(MultimodalObjective):
     def sum_up_subsets(
         self, model: MultimodalVAE, kept: Tensor, distortion: Tensor, rate: Tensor, step: int, **named: Tensor
     ) -> Terms:
-        """Return the terms of the loss, with the distortion in S (`marginal`) and out of it (`cross`) for the log."""
-        marginal, cross = (torch.where(part, distortion, 0.0).sum(-1) for part in (kept, ~kept))
-        return self.sum_up(model, distortion, rate, step, marginal_distortion=marginal, cross_distortion=cross, **named)
+        """Return the terms of the loss, with the distortion in S and out of it (under `rest`) for the log."""
+        inside, outside = (torch.where(part, distortion, 0.0).sum(-1) for part in (kept, ~kept))
+        named |= {"marginal_distortion": inside, f"{self.rest}_distortion": outside}
+        return self.sum_up(model, distortion, rate, step, **named)
 
 
 @objectives.register(
@@ -70,7 +74,7 @@ class Masked(_OfRandomSubsets):
     other, where $q(z\mid x_S)$ stays free: that is what it learns from.
 
     Logged besides: `partial_rate` and `cross_rate`, which add up to `kl`; `full_rate`, the KL of $q(z\mid x)$ to the
-    prior; `marginal_distortion` and `cross_distortion`, which add up to `reconstruction`.
+    prior; `marginal_distortion` and `conditional_distortion`, which add up to `reconstruction`.
 
     References:
         Learning multi-modal generative models with permutation-invariant encoders and tighter variational objectives,
@@ -93,6 +97,8 @@ class Masked(_OfRandomSubsets):
         >>> Masked(mask_law="uniform_size").label
         'surrogate loss'
     """
+
+    rest = "conditional"
 
     def compute(self, model: MultimodalVAE, x: Observed, step: int) -> Terms:
         """Return distortion and rate for one random subset of every sample."""
@@ -158,6 +164,10 @@ class Mixture(_OfRandomSubsets):
     """
 
     is_bound = True
+
+    rest = "conditional"
+
+    rest = "cross"
 
     def compute(self, model: MultimodalVAE, x: Observed, step: int) -> Terms:
         """Return distortion and rate for one random subset of every sample."""
