@@ -93,7 +93,7 @@ class Run:
 
     @cached_property
     def model(self) -> Any:
-        """The model: freshly built, or with the weights of the run it was loaded from."""
+        """The model: freshly built, or as trained by `fit` or loaded with the run."""
         if self.config.data_shape is None:
             return build.model(self.config, self.data.shape, self.data.values)
         return build.model(self.config, self.config.data_shape, self.config.data_values)
@@ -158,7 +158,7 @@ class Run:
             save_json(out / "environment.json", environment)
         with listen():  # A signal after the last step must not cut the keeping short.
             fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
-            self._trained = fit.model
+            self._trained = self.__dict__["model"] = fit.model
             self.__dict__.pop("aggregate", None)  # of an earlier fit
             if leader:
                 self._keep(out, fit, environment)

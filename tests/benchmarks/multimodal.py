@@ -67,16 +67,19 @@ def figures(recipe: str, beta: float, options: argparse.Namespace) -> list[str]:
             },
             **overrides,
         )
-        fit = run.fit()
+        if not (out / "model.safetensors").is_file():
+            run.fit(resume=out.is_dir())
+        run = vk.Run.load(out)
         chosen = Options(samples=options.samples, classifiers=Classifiers.load(options.classifiers))
         found = evaluate(run.model, run.data, ["probe", "coherence"], chosen)
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         save_json(
             kept,
             {
                 "probe": found["probe"]["values"]["accuracy"],
                 "coherence": found["coherence"]["values"],
-                "distortion": [line for line in fit.metrics if line["split"] == "valid"][-1]["reconstruction"],
-                "seconds": fit.seconds,
+                "distortion": [line for line in lines if line["split"] == "valid"][-1]["reconstruction"],
+                "seconds": json.loads((out / "environment.json").read_text())["training"]["seconds"],
             },
         )
     read = json.loads(kept.read_text())

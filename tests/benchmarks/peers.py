@@ -6,8 +6,8 @@
 Both libraries train the same networks (vaekit's, wrapped for MultiVae) with Adam on the same samples in the same batch
 size, through their own trainers: one epoch each in turn, so that whatever else the machine does meets both. Read the
 median ratio of neighbouring rounds. `step` leaves the loaders out: forward, backward and update on one batch in memory.
-`networks alone` is that step without any probability, which no library can better: how far vaekit and MultiVae are from it
-is the share of either that is theirs.
+`networks alone` is that step without any probability, which no library can better: how far vaekit and MultiVae are from
+it is the share of either that is theirs.
 """
 
 from __future__ import annotations
