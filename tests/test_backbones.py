@@ -26,7 +26,12 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 # For each option of each backbone, a value other than the one in SMALL.
 CHANGES: dict[str, dict[str, list[Any]]] = {
-    "mlp": {"hidden": [[12], [5, 5, 5], []], "activation": ["gelu", "silu", "tanh"], "bias": [False]},
+    "mlp": {
+        "hidden": [[12], [5, 5, 5], []],
+        "decoder_hidden": [[], [5]],
+        "activation": ["gelu", "silu", "tanh"],
+        "bias": [False],
+    },
     "conv": {"width": [5], "norm": ["batch", "frozen_affine", "none"]},
     "resnetv2": {
         "width": [12],

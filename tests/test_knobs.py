@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import vaekit as vk
 from vaekit.config import LOADER_OPTIONS, read_recipe, resolve
-from vaekit.data import Dataset, Split
+from vaekit.data import Dataset, Split, paired
 from vaekit.distributions import draw
 from vaekit.latents import Latents
 from vaekit.registry import (
@@ -711,8 +711,8 @@ def test_resident_decides_where_the_rows_lie(monkeypatch: pytest.MonkeyPatch) ->
     noise = random_images(32)
     data = Dataset("noise", Split(noise.train.samples, mapped=True), noise.valid)
     made: list[Any] = []
-    batches = trainer_module.Batches
-    monkeypatch.setattr(trainer_module, "Batches", lambda *a, **k: made.append(batches(*a, **k)) or made[-1])
+    batches = paired.Batches
+    monkeypatch.setattr(paired, "Batches", lambda *a, **k: made.append(batches(*a, **k)) or made[-1])
     for resident in (True, False):
         vk.Trainer(max_steps=1, accelerator="cpu").fit(
             small_vae(), vk.Objective(), data, batch_size=8, resident=resident

@@ -141,7 +141,7 @@ def test_decoders_that_ignore_the_latent_are_at_chance() -> None:
 def test_only_targets_that_are_not_given_count() -> None:
     """A model that decodes c at random from class 0 spoils c as a target and nothing else."""
     spoilt = model()
-    spoilt.modalities["c"].decoder = OneHotDecoder(blind=True)
+    spoilt.parts["c"].decoder = OneHotDecoder(blind=True)
     x, labels = samples(2000)
     found = coherence(spoilt, judges(), [x], labels, prior_draws=1000)
     chance = float((labels == 0).double().mean())
@@ -165,7 +165,7 @@ def test_reconstructions_do_not_count() -> None:
             return super().forward(z.roll(-1, 1))
 
     apart = model(shared=False)
-    apart.modalities["c"].encoder, apart.modalities["c"].decoder = RolledEncoder(), RolledDecoder(False)
+    apart.parts["c"].encoder, apart.parts["c"].decoder = RolledEncoder(), RolledDecoder(False)
     x, labels = samples(50)
     found = coherence(apart, judges(), [x], labels, prior_draws=10)
     assert [found.pairs[given][name].mean for given in "ac" for name in "ac"] == [1.0, 0.0, 0.0, 1.0]

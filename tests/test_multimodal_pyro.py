@@ -15,7 +15,7 @@ from vaekit.distributions import Draws, unstack
 from vaekit.errors import VaekitError
 from vaekit.models.multimodal import MultimodalVAE
 from vaekit.models.subset import LatentDraws, SubsetPosterior
-from vaekit.objectives import masked, mmvm, multimodal
+from vaekit.objectives import joint, masked, mmvm, multimodal
 from vaekit.observed import Observed
 from vaekit.testing import small_multimodal_data, small_multimodal_vae
 
@@ -47,7 +47,7 @@ def _as_pyro_draws_each(q: Any, count: int = 1) -> Draws:
 def _as_pyro(monkeypatch: pytest.MonkeyPatch) -> None:
     pyro.clear_param_store()
     monkeypatch.setattr(SubsetPosterior, "draw", _as_pyro_draws)
-    monkeypatch.setattr(multimodal, "draw", _as_pyro_draws_each)
+    monkeypatch.setattr(joint, "draw", _as_pyro_draws_each)
     monkeypatch.setattr(mmvm, "draw", _as_pyro_draws_each)
     monkeypatch.setattr(masked, "random_mask", lambda law, available: SUBSET & available)
 
