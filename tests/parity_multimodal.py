@@ -19,7 +19,13 @@ SHAPE = {"left": (6,), "right": (5,)}
 def parts() -> tuple:
     torch.set_default_dtype(torch.float64)
     posterior = {"name": "gaussian", "log_variance_range": None}
-    config = tiny("masked-multimodal", fusion="poe", posterior=posterior, likelihood={"name": "laplace", "scale": 0.5})
+    config = tiny(
+        "masked-multimodal",
+        fusion="poe",
+        posterior=posterior,
+        likelihood={"name": "laplace", "scale": 0.5},
+        objective={"beta": 1.0},
+    )
     model, objective = (part.double() for part in built(config, SHAPE))
     generator = torch.Generator().manual_seed(0)
     values = {m: torch.randn(64, *s, generator=generator).float() for m, s in SHAPE.items()}

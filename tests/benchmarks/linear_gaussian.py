@@ -111,7 +111,7 @@ def train(objective: dict[str, Any], fusion: str, seed: int, options: argparse.N
 
 def row(objective: str, fusion: str, options: argparse.Namespace) -> list[str]:
     """Train on every seed and return the figures of one row, averaged."""
-    spec = {"name": objective} if objective == "joint" else {"name": objective, "mask_law": options.mask_law}
+    spec = {"name": objective, "beta": 1.0} | ({} if objective == "joint" else {"mask_law": options.mask_law})
     began = time.perf_counter()
     reports = [train(spec, fusion, seed, options) for seed in range(options.seeds)]
     limit = 0.0

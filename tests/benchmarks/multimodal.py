@@ -5,8 +5,9 @@
 
 One row for each recipe and beta: the mean accuracy of linear probes on the posterior means of one modality and of all,
 conditional coherence given one modality and given all but one, joint coherence, and the distortion of the validation
-split. Runs are kept in --out and not trained again. All recipes have the networks, the data, the steps, the optimiser
-and the number of latent dimensions in common; one draw of each posterior.
+split. Runs are kept in --out and not trained again. All recipes have the networks, the data, the steps, the optimiser,
+the warm-up of beta (from 0, over the first 30 %) and the number of latent dimensions in common; one draw of each
+posterior.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def figures(recipe: str, beta: float, options: argparse.Namespace) -> list[str]:
             **private,
             **RECIPES[recipe],
         }
-        overrides["objective"] = {**overrides.get("objective", {}), "beta": beta}
+        warm = {"name": "linear", "start": 0.0, "end": beta, "portion": 0.3}
+        overrides["objective"] = {**overrides.get("objective", {}), "beta": warm}
         data = {"name": "polymnist", "root": str(options.data_root), "modalities": options.modalities}
         run = vk.recipe(
             recipe,
