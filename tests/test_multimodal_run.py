@@ -176,6 +176,13 @@ def test_the_report_names_shapes_and_the_objective(run: Path) -> None:
     assert "Each modality generated from each" in page
 
 
+def test_draws_around_training_samples_are_as_many_as_asked_for(tmp_path: Path) -> None:
+    run = vk.Run(tiny("mmvm", data={**TINY_PAIRED, "missing": 0.2}, trainer={"max_steps": 1}), tmp_path / "run")
+    run.fit()
+    assert len(run.sample(5, "aggregate-mixture", seed=0)) == 5
+    assert run.fit(resume=True).model is run.model
+
+
 def test_vectors_alone_have_no_pictures(tmp_path: Path) -> None:
     config = tiny("mmvm", data={"name": "linear-gaussian", "samples": 60, "batch_size": 20}, trainer={"max_steps": 2})
     vk.Run(config, tmp_path / "run").fit()

@@ -53,6 +53,8 @@ class MultimodalRun(Run):
             VaekitError: `count` is below 1, or the source does not suit the posterior.
         """
         z = self._draw_latents(count, source, seed)
+        # Without a shared latent a training sample has several posteriors, one of which is chosen.
+        z = z[torch.randperm(len(z))[:count]] if len(z) > count else z
         model = self._ready()
         parts = [model.decode_shared(part) for part in z.split(256)]
         return Views({name: torch.cat([part[name] for part in parts]) for name in model.names}, model.data_range)
