@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
@@ -236,3 +237,19 @@ def test_expand_and_half_precision(kind: Any) -> None:
     assert (x.shape, x.dtype) == ((2, 4, 3), torch.float32)
     assert torch.equal(wide.log_prob(x), p.log_prob(x))
     assert torch.equal(wide.mean[1], p.mean)
+
+
+@pytest.mark.parametrize(("name", "family"), [("gaussian", dist.Normal), ("laplace", dist.Laplace)])
+def test_one_scale_for_all_is_the_general_density(name: str, family: type) -> None:
+    """Summing before scaling changes neither values nor gradients, for several draws, one sample alone, or expanded."""
+    likelihood = likelihoods.build({"name": name, "scale": 0.3, "learned": True}, (2, 3)).double()
+    decoded = fixed(4, 5, 2, 3, dtype=torch.float64).requires_grad_()
+    x = fixed(5, 2, 3, dtype=torch.float64, seed=1)
+    general = family(decoded, likelihood.log_scale.exp()).to_event(2)
+    inputs = [decoded, likelihood.log_scale]
+    for p, q in ((likelihood(decoded), general), (likelihood(decoded).expand((3, 4, 5)), general.expand((3, 4, 5)))):
+        mine, theirs = p.log_prob(x), q.log_prob(x)
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+        gradients = [torch.autograd.grad(value.sin().sum(), inputs, retain_graph=True) for value in (mine, theirs)]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+    assert likelihood(decoded).log_prob(x[0]).shape == (4, 5)
