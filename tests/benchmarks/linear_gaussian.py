@@ -106,6 +106,8 @@ def train(objective: dict[str, Any], fusion: str, seed: int, options: argparse.N
         batch_size=options.batch_size,
         listeners=[Trace(model, data)] if options.trace else [],
     )
+    if fit.signal:
+        raise SystemExit(128 + fit.signal)
     return linear_report(fit.model, data, LinearGaussian.benchmark(seed, sparse=options.sparse))
 
 

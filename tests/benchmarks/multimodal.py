@@ -86,8 +86,8 @@ def figures(recipe: str, beta: float, options: argparse.Namespace) -> list[str]:
             },
             **overrides,
         )
-        if not (out / "model.safetensors").is_file():
-            run.fit(resume=out.is_dir())
+        if not (out / "model.safetensors").is_file() and (signal := run.fit(resume=out.is_dir()).signal):
+            raise SystemExit(128 + signal)
         run = vk.Run.load(out)
         chosen = Options(samples=options.samples, classifiers=Classifiers.load(options.classifiers))
         found = evaluate(run.model, run.data, ["probe", "coherence"], chosen)
