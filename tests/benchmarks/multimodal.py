@@ -43,6 +43,13 @@ HEADER = [
 ]  # fmt: skip
 
 
+def finished(out: Path) -> bool:
+    """Whether a run trained to its end: one that was interrupted has weights too."""
+    record = out / "environment.json"
+    training = json.loads(record.read_text()).get("training") if record.is_file() else None
+    return training is not None and not training["interrupted_by_signal"]
+
+
 @torch.no_grad()
 def reconstruction_error(run: Any, chosen: Options) -> float:
     """Return the mean absolute error of reconstructions from all modalities, over images in [0, 1]."""
@@ -86,7 +93,7 @@ def figures(recipe: str, beta: float, options: argparse.Namespace) -> list[str]:
             },
             **overrides,
         )
-        if not (out / "model.safetensors").is_file() and (signal := run.fit(resume=out.is_dir()).signal):
+        if not finished(out) and (signal := run.fit(resume=out.is_dir()).signal):
             raise SystemExit(128 + signal)
         run = vk.Run.load(out)
         chosen = Options(samples=options.samples, classifiers=Classifiers.load(options.classifiers))
