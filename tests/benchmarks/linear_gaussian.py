@@ -129,7 +129,7 @@ def row(objective: str, fusion: str, options: argparse.Namespace) -> list[str]:
     return [
         objective,
         fusion,
-        f"{mean(gaps):.4f}" + (f" ({min(gaps):.4f} to {max(gaps):.4f})" if len(gaps) > 1 else ""),
+        f"{mean(gaps):.4f}" + (f" ({', '.join(f'{gap:.4f}' for gap in gaps)})" if len(gaps) > 1 else ""),
         f"{mean(report.best_gap.mean for report in reports):.4f}",
         f"{limit:.4f}",
         ", ".join(f"{kl:.3f}" for kl in kls),
