@@ -15,6 +15,7 @@ from torch import Tensor
 from vaekit import build, rundir
 from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
 from vaekit.data import Dataset, load, make_batches
+from vaekit.data.images import read_images
 from vaekit.errors import VaekitError
 from vaekit.evaluation import Aggregate, aggregate_posterior, interpolate, sample_latents
 from vaekit.evaluation.latent import Source
@@ -333,30 +334,16 @@ class Run:
         data_range: tuple[float, float],
         crop: int | None = None,
     ) -> Tensor:
-        from vaekit.data.images import decode
-
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise VaekitError(f"image files suit models of square images, and this one takes samples of shape {shape}")
-        declared = datasets.options(self.config.data["name"]) if self.config.data["name"] in datasets.names() else {}
+        """Read image files as the data set does."""
+        name = self.config.data["name"]
+        declared = datasets.options(name) if name in datasets.names() else {}
         options: dict[str, Any] = {
             key: self.config.data.get(key, declared[key].default if key in declared else default)
             for key, default in (("crop", None), ("antialias", True))
         }
-        images = []
-        for file in files:
-            try:
-                pixels = decode(
-                    Path(file),
-                    image_size=shape[1],
-                    crop=(options["crop"] if crop is None else crop) or None,
-                    antialias=options["antialias"],
-                    channels=shape[0],
-                )
-            except Exception as error:  # Pillow raises many types for an unreadable file
-                raise VaekitError(f"{file} cannot be read as an image: {error}") from error
-            images.append(torch.from_numpy(pixels))
-        low, high = data_range
-        return torch.stack(images).float() / 255.0 * (high - low) + low
+        if crop is not None:
+            options["crop"] = crop or None
+        return read_images(files, shape, data_range, **options)
 
     def validation_pairs(self, count: int) -> tuple[Tensor, Tensor]:
         """Return two batches of `count` validation samples each.

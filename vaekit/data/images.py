@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from vaekit.data.dataset import at_least_one
+from vaekit.errors import VaekitError
 
-__all__ = ["ENDINGS", "decode", "prepare", "read_pixels"]
+__all__ = ["ENDINGS", "decode", "prepare", "read_images", "read_pixels"]
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -71,6 +73,39 @@ def decode(path: Path, *, image_size: int, crop: int | None, antialias: bool, ch
     """Return one image file as uint8 of shape (channels, image_size, image_size). Raises as `read_pixels` does."""
     pixels = read_pixels(path, channels)[None]
     return prepare(pixels, image_size=image_size, crop=crop, antialias=antialias)[0].numpy()
+
+
+def read_images(
+    files: Sequence[str | Path],
+    shape: tuple[int, ...],
+    data_range: tuple[float, float],
+    *,
+    crop: int | None,
+    antialias: bool,
+) -> Tensor:
+    """Read image files as a model takes them, shape (N, *shape).
+
+    Arguments:
+        files: Image files.
+        shape: The model's (C, S, S).
+        data_range: The interval that images are scaled to.
+        crop: Side of the centre crop in pixels of the file; None for the largest square.
+        antialias: Whether the resize averages over the pixels that it drops.
+
+    Raises:
+        VaekitError: A file is missing or unreadable, or the model does not take square images.
+    """
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise VaekitError(f"image files suit models of square images, and this one takes samples of shape {shape}")
+    images = []
+    for file in files:
+        try:
+            pixels = decode(Path(file), image_size=shape[1], crop=crop, antialias=antialias, channels=shape[0])
+        except Exception as error:  # Pillow raises many types for an unreadable file
+            raise VaekitError(f"{file} cannot be read as an image: {error}") from error
+        images.append(torch.from_numpy(pixels))
+    low, high = data_range
+    return torch.stack(images).float() / 255.0 * (high - low) + low
 
 
 def read_pixels(path: Path, channels: int) -> Tensor:
