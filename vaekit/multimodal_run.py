@@ -75,8 +75,7 @@ class MultimodalRun(Run):
         if count < 1 or not given:
             raise VaekitError("generation needs one modality or more, and one draw or more of each sample")
         for name in given:
-            if name not in model.names:
-                raise VaekitError(f"the run has no modality '{name}': {suggest(name, model.names)}")
+            self._require(name)
         if seed is not None:
             torch.manual_seed(seed)
         device = model.last_layer.device
@@ -115,6 +114,11 @@ class MultimodalRun(Run):
         """
         raise VaekitError(_ONE)
 
+    def _require(self, name: str) -> None:
+        """Refuse a name that is no modality's."""
+        if name not in (names := self._ready().names):
+            raise VaekitError(f"the run has no modality '{name}': {suggest(name, names)}")
+
     def read_modality(self, name: str, given: str) -> Tensor:
         """Read one sample of a modality as this model takes it, shape (1, *X_m).
 
@@ -127,8 +131,7 @@ class MultimodalRun(Run):
             VaekitError: There is no such modality, or the value cannot be read as one.
         """
         model = self._ready()
-        if name not in model.names:
-            raise VaekitError(f"the run has no modality '{name}': {suggest(name, model.names)}")
+        self._require(name)
         shape = model.data_shape[name]
         if len(shape) == 3:
             return self._read_images([given], shape, model.data_range[name])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,9 +65,9 @@ def evaluate(
     from vaekit.evaluation.classifiers import Classifiers
     from vaekit.evaluation.metrics import evaluate as compute
     from vaekit.evaluation.protocol import Options
-    from vaekit.files import save_json
     from vaekit.reporting.progress import decode_progress
     from vaekit.run import Run
+    from vaekit.rundir import classifiers_command, keep_evaluation
 
     progress = decode_progress(Console(stderr=True))
     made = Run.load(run, offline=offline, progress=progress)
@@ -80,7 +77,7 @@ def evaluate(
         seed=seed,
         particles=particles,
         classifiers=None if classifiers is None else Classifiers.load(classifiers),
-        classifiers_command=_command(made.config.data),
+        classifiers_command=classifiers_command(made.config),
         binarize=bool(made.config.data.get("binarize", False)),
         progress=progress,
     )
@@ -89,14 +86,7 @@ def evaluate(
         raise VaekitError("--metrics names no metric: leave it out for all that suit the run")
     model = made.model.to("cuda" if torch.cuda.is_available() else "cpu")
     records = compute(model, made.data, names, options)
-    kept, place = _kept(run), run / "evaluation.json"
-    for name, record in records.items():
-        if "values" in record:
-            record["protocol"]["weights_sha256"] = _hash(run / "model.safetensors")
-            if name == "coherence" and classifiers is not None:
-                record["protocol"]["classifiers"]["sha256"] = _hash(classifiers)
-            kept[name] = record
-    save_json(place, kept)
+    place = keep_evaluation(run, records, classifiers)
     rows = [row for name, record in records.items() for row in _rows(name, record.get("values", {}))]
     width = max((len(label) for label, _ in rows), default=0)
     for label, value in rows:
@@ -105,15 +95,6 @@ def evaluate(
         for note in record["notes"]:
             typer.echo(f"note on {name}: {note}")
     typer.echo(f"figures and how they were made: {place}")
-
-
-def _command(data: Mapping[str, Any]) -> str:
-    """Return the command that trains classifiers on the data of a run."""
-    from vaekit.config import LOADER_OPTIONS
-
-    options = [f"--set={key}={value}" for key, value in data.items() if key not in (*LOADER_OPTIONS, "name", "root")]
-    root = [f"--data-root={data['root']}"] if data.get("root") else []
-    return shlex.join(["vaekit", "classifiers", str(data["name"]), *root, *options, "--out=classifiers.safetensors"])
 
 
 def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -126,17 +107,3 @@ def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _rows(f"{label}.{key}", part)
     else:
         yield label, "none" if value is None else f"{value:.4f}"
-
-
-def _kept(run: Path) -> dict[str, Any]:
-    """Return the figures of earlier evaluations: every one has its own protocol, so they stand side by side."""
-    path = run / "evaluation.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise VaekitError(f"{path} is damaged and cannot be added to: move it away") from error
-    return found
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

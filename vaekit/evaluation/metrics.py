@@ -79,7 +79,7 @@ def metrics_of(model: Model) -> Mapping[str, Metric]:
 def _record(result: Result, data: Dataset, options: Options) -> dict[str, Any]:
     shared = {
         "split": options.split,
-        "samples": len(options.rows(data)),
+        "samples": min(options.samples, len(data.splits[options.split])),
         "seed": options.seed,
         "batch_size": options.batch_size,
         "binarize": options.binarize,

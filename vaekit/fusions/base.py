@@ -116,6 +116,9 @@ class PrivateFusion(nn.Module):
         private_dim: The number of dimensions of each private latent.
     """
 
+    #: Whether the private posteriors depend on the shared draw.
+    sees_shared: bool = True
+
     def __init__(self, features: Sequence[int], latent_dim: int, private_dim: int) -> None:
         super().__init__()
         self.features = tuple(features)

@@ -70,6 +70,8 @@ class IndependentPrivate(PrivateFusion):
         torch.Size([7, 5, 2])
     """
 
+    sees_shared = False
+
     def __init__(self, features: Sequence[int], latent_dim: int, private_dim: int, *, auxiliary: bool = False) -> None:
         super().__init__(features, latent_dim, private_dim)
         self.heads = nn.ModuleList([GaussianHead(count, private_dim) for count in features])

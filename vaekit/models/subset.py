@@ -30,11 +30,13 @@ class LatentDraws:
         z: Shared latents, shape (S, B, D).
         weights: Weights, shape (S, B), as in `vaekit.latents.Latents`.
         private: Private latents, shape (S, B, M, P); `None` for none.
+        law: What the private latents were drawn from, so that networks need not be run again; `None` where unknown.
     """
 
     z: Tensor
     weights: Tensor
     private: Tensor | None = None
+    law: Distribution | None = None
 
     def for_modalities(self, count: int) -> Tensor:
         """Return what each of `count` decoders takes: shape (S, B, M, D + P)."""
@@ -62,7 +64,10 @@ class SubsetPosterior:
     def draw(self, count: int = 1) -> LatentDraws:
         """Return weighted draws, differentiable in the parameters; the posterior may make more of `count`."""
         z, weights = draw(self.shared, count)
-        return LatentDraws(z, weights, None if self.private is None else self.private(z).rsample())
+        if self.private is None:
+            return LatentDraws(z, weights)
+        law = self.private(z)
+        return LatentDraws(z, weights, law.rsample(), law)
 
     def log_prob(self, draws: LatentDraws, *, stop: bool = False) -> Tensor:
         """Return the log-density of draws, shape (S, B).
@@ -108,4 +113,5 @@ class SubsetPosterior:
         """Return the private latents' part of the KL in nats, shape (B,): zero where there are none."""
         if self.private is None or other.private is None:
             return draws.z.new_zeros(draws.z.shape[1])
-        return draws.expect(kl_divergence(self.private(draws.z), other.private(draws.z)).sum(-1))
+        law = self.private(draws.z) if draws.law is None else draws.law
+        return draws.expect(kl_divergence(law, other.private(draws.z)).sum(-1))

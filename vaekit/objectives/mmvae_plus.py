@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from vaekit.errors import VaekitError
-from vaekit.fusions.private import IndependentPrivate
 from vaekit.models.encoded import Encoded
 from vaekit.models.multimodal import MultimodalVAE
 from vaekit.objectives.mmvae import MMVAE
@@ -71,7 +70,7 @@ class MMVAEPlus(MMVAE):
         assert q is not None
         assert p is not None
         assert model.private is not None
-        if self.estimator == "dreg" and not isinstance(model.private, IndependentPrivate):
+        if self.estimator == "dreg" and model.private.sees_shared:
             raise VaekitError(
                 "the estimator 'dreg' is for private posteriors that do not depend on z: set private to independent, "
                 "or objective.estimator to standard"

@@ -115,7 +115,7 @@ class MultimodalObjective(Objective):
 
     def run(self, model: nn.Module, x: Observed, step: int = 0) -> Terms:
         """Return the terms of one batch, computed within the model's forward."""
-        terms: Terms = model(x, partial(self._program, step=step), step)
+        terms: Terms = model(x, partial(self.compute, step=step), step)
         return terms
 
     def evaluate(self, output: Terms, x: Observed, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -140,9 +140,6 @@ class MultimodalObjective(Objective):
             step: Optimiser steps taken so far.
         """
         raise NotImplementedError
-
-    def _program(self, model: MultimodalVAE, x: Observed, step: int) -> Terms:
-        return self.compute(model, x, step)
 
     def distortions(self, model: MultimodalVAE, x: Observed, latents: Tensor) -> Tensor:
         """Return the weighted -log p(x_m|latents) of every modality, shape (S, B, M), zero where it is missing.
