@@ -1,22 +1,14 @@
-"""Fréchet distance, features and sharpness."""
+"""Fréchet and kernel distance, precision and recall, inception score, sharpness: from features alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from vaekit import VaekitError
-from vaekit.evaluation import features_of, frechet_distance, load_extractor, sharpness
-
-
-class Means(nn.Module):
-    """A feature for every channel: its mean."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float().mean(dim=(2, 3))
+from vaekit.evaluation import frechet_distance, sharpness
+from vaekit.evaluation.fidelity import class_score, kernel_distance, precision_and_recall
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -29,33 +21,80 @@ def test_frechet_distance_of_known_gaussians() -> None:
     assert abs(frechet_distance(other, other)) < 1e-3
 
 
-def test_features_do_not_depend_on_the_batches() -> None:
-    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
-    whole = features_of(Means(), [images])
-    torch.testing.assert_close(features_of(Means(), images.split(7)), whole)
+def test_moments_are_streamed_without_cancellation() -> None:
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
+    from vaekit.evaluation.fidelity import _statistics
+
+    rows = 1e4 + torch.randn(1301, 5)  # three parts, the last of them short; far from the origin
+    expected, found = fid_features_to_statistics(rows.double()), _statistics(rows)
+    for name in ("mu", "sigma"):
+        torch.testing.assert_close(torch.from_numpy(found[name]), torch.from_numpy(expected[name]), rtol=1e-9, atol=0)
 
 
-def test_an_extractor_from_a_file(tmp_path: Path) -> None:
-    with pytest.warns(FutureWarning):
-        torch.jit.script(Means()).save(tmp_path / "means.ts")
-    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
-    torch.testing.assert_close(features_of(load_extractor(tmp_path / "means.ts"), [images]), Means()(images))
+def test_kernel_distance_of_a_known_shift() -> None:
+    """With subsets that are the whole sets it is the unbiased estimate, in closed form."""
+    a, b = torch.randn(60, 3), 0.5 + torch.randn(60, 3)
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x @ y.T / 3 + 1) ** 3
+
+    def within(x: torch.Tensor) -> torch.Tensor:
+        return (kernel(x, x).sum() - kernel(x, x).diagonal().sum()) / (60 * 59)
+
+    expected = within(a) + within(b) - 2 * kernel(a, b).mean()
+    found = kernel_distance(a, b)
+    assert found["mean"] == pytest.approx(float(expected), rel=1e-4)
+    assert found["std"] == pytest.approx(0.0, abs=1e-5)
+    assert kernel_distance(a, b, subset_size=20)["std"] > 1e-3
 
 
-@pytest.mark.parametrize("content", [None, b"no network"])
-def test_no_extractor(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "file.ts").write_bytes(content)
-    with pytest.raises(VaekitError, match=r"file\.ts is not a TorchScript file"):
-        load_extractor(tmp_path / "file.ts")
+def test_precision_and_recall_of_sets_on_a_line() -> None:
+    """Real ones 0, 1, ..., 9 reach as far as their third neighbour: 2 inside the line, 3 at its ends."""
+    real = torch.arange(10.0).unsqueeze(1)
+    near, far = torch.tensor([[4.45], [4.5], [4.55], [4.6]]), torch.tensor([[50.0], [50.1], [50.2], [50.3]])
+    found = precision_and_recall(near, real)
+    assert found["precision"] == 1.0
+    assert found["recall"] == 0.0
+    found = precision_and_recall(torch.cat([real + 0.01, far]), real)
+    assert found["precision"] == pytest.approx(10 / 14)
+    assert found["recall"] == 1.0
+    assert found["f_score"] == pytest.approx(2 * 10 / 24)
 
 
-def test_wrong_shapes_are_refused() -> None:
-    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-    with pytest.raises(VaekitError, match="images, features"):
-        features_of(lambda x: x.float(), [images])
-    with pytest.raises(VaekitError, match="equally many features"):
+@pytest.mark.parametrize("count", [37, 1100])
+def test_figures_are_those_of_torch_fidelity(count: int) -> None:
+    """However small the parts are that they are computed in."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    generated, real, logits = torch.randn(count, 8), 0.3 + torch.randn(count + 5, 8), 3 * torch.randn(count, 7)
+    expected = prc_features_to_metric(generated, real, verbose=False)
+    assert precision_and_recall(generated, real) == pytest.approx(expected)
+    expected = isc_features_to_metric(logits)
+    assert class_score(logits) == pytest.approx(
+        {"mean": expected["inception_score_mean"], "std": expected["inception_score_std"]}, rel=1e-9
+    )
+
+
+def test_inception_score_of_sure_and_unsure_classifiers() -> None:
+    order = torch.randperm(4000)
+    sure = 100.0 * torch.eye(4).repeat(1000, 1)[order]
+    assert class_score(sure)["mean"] == pytest.approx(4.0, rel=0.01)
+    assert class_score(torch.zeros(100, 4)) == pytest.approx({"mean": 1.0, "std": 0.0})
+
+
+def test_too_few_rows_and_other_features_are_refused() -> None:
+    with pytest.raises(VaekitError, match=r"equally many features, not \(4, 2\) and \(4, 3\)"):
         frechet_distance(torch.zeros(4, 2), torch.zeros(4, 3))
+    with pytest.raises(VaekitError, match="Fréchet distance, each set needs 2 or more rows"):
+        frechet_distance(torch.zeros(1, 2), torch.zeros(4, 2))
+    with pytest.raises(VaekitError, match="kernel distance, each set needs 2 or more rows"):
+        kernel_distance(torch.zeros(4, 2), torch.zeros(1, 2))
+    with pytest.raises(VaekitError, match="precision and recall, each set needs 4 or more rows"):
+        precision_and_recall(torch.zeros(3, 2), torch.zeros(4, 2))
+    with pytest.raises(VaekitError, match="inception score, each set needs 10 or more rows"):
+        class_score(torch.zeros(9, 2))
 
 
 def test_sharpness_falls_when_an_image_is_blurred() -> None:

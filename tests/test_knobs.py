@@ -489,6 +489,11 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "valid_fraction": 0.3,
             "limit": 1,
         },
+        "shapes": {
+            "image_size": To(16, {"limit": 3}),
+            "seed": To(1, {"image_size": 16, "limit": 3}),
+            "limit": To(2, {"image_size": 16, "limit": 3}),
+        },
         "paired-arrays": {"image_size": 6, "channels": 3, "valid_fraction": 0.3, "limit": 1},
         "table": {
             "image_size": To(6, {"image_size": 8}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pyro.distributions as dist
@@ -17,9 +16,10 @@ from vaekit.data import Dataset, PairedSplit, Split
 from vaekit.errors import VaekitError
 from vaekit.evaluation.classifiers import Classifier, Classifiers, train_classifiers
 from vaekit.evaluation.coherence import coherence
-from vaekit.evaluation.metrics import METRICS_OF_ONE, METRICS_OF_SEVERAL, evaluate
-from vaekit.evaluation.protocol import Options, plain
+from vaekit.evaluation.metrics import METRICS_OF_SEVERAL, evaluate
+from vaekit.evaluation.protocol import Options
 from vaekit.evaluation.subset_probe import linear_probe, subset_means, subset_probe
+from vaekit.files import sha256
 from vaekit.fusions.base import Experts
 from vaekit.models import Modality, MultimodalVAE
 from vaekit.observed import Observed
@@ -239,7 +239,7 @@ def test_classifiers_come_back_from_their_file(trained: Classifiers, tmp_path: P
     trained.save(tmp_path / "judges.safetensors")
     again = Classifiers.load(tmp_path / "judges.safetensors")
     assert again.accuracy == trained.accuracy
-    assert again.protocol == trained.protocol
+    assert again.protocol == {**trained.protocol, "sha256": sha256(tmp_path / "judges.safetensors")}
     assert again.protocol["samples"] == 400
     image = torch.rand(20, 3, 8, 8)
     torch.testing.assert_close(again.networks["image"](image), trained.networks["image"](image))
@@ -374,22 +374,20 @@ def paired(count: int = 60, labels: bool = True) -> Dataset:
 def test_every_metric_gives_figures_and_its_protocol() -> None:
     options = Options(samples=20, particles=3, classifiers=judges(), batch_size=16)
     found = evaluate(model(), paired(), None, options)
-    assert set(found) == set(METRICS_OF_SEVERAL)
-    missing = {name for name, record in found.items() if "values" not in record}
-    assert missing <= {"linear"}
-    for name in found.keys() - missing:
-        protocol = found[name]["protocol"]
-        assert (protocol["split"], protocol["samples"], protocol["seed"]) == ("test", 20, 0), name
-        assert protocol["versions"]["vaekit"] == vk.__version__
-    assert found["coherence"]["values"]["conditional"]["1"]["mean"] == 1.0
-    assert found["coherence"]["protocol"]["classifiers"]["accuracy"] == dict.fromkeys(NAMES, 1.0)
-    assert found["coherence"]["notes"] == [
+    assert {record.metric for record in found} == METRICS_OF_SEVERAL.keys() - {"linear"}
+    assert set(found.left_out) == {"linear"}
+    for record in found:
+        assert (record.protocol["split"], record.protocol["samples"]) == ("test", 20), record.metric
+        assert (record.made["seed"], record.made["vaekit"]) == (0, vk.__version__)
+    assert found["coherence"].values["conditional"]["1"]["mean"] == 1.0
+    assert found["coherence"].protocol["classifiers"]["accuracy"] == dict.fromkeys(NAMES, 1.0)
+    assert found["coherence"].notes == [
         "the classifiers were trained on other data than the run's, or on data with other options"
     ]
-    assert found["probe"]["values"]["accuracy"] == {"1": 1.0, "2": 1.0, "3": 1.0}
-    assert found["probe"]["values"]["subsets"]["a+c"] == 1.0
-    assert found["likelihood"]["protocol"]["particles"] == 3
-    assert set(found["rates"]["values"]["partial_rate"]) == {"0", "1", "2", "3"}
+    assert found["probe"].values["accuracy"] == {"1": 1.0, "2": 1.0, "3": 1.0}
+    assert found["probe"].values["subsets"]["a+c"] == 1.0
+    assert found["likelihood"].protocol["particles"] == 3
+    assert set(found["rates"].values["partial_rate"]) == {"0", "1", "2", "3"}
 
 
 def test_figures_do_not_depend_on_what_else_is_asked_for() -> None:
@@ -401,7 +399,8 @@ def test_figures_do_not_depend_on_what_else_is_asked_for() -> None:
     beside = evaluate(blurred, paired(), ["likelihood", "rates"], options)["rates"]
     other = evaluate(blurred, paired(), ["rates"], Options(samples=20, particles=3, seed=1))["rates"]
     assert alone == beside
-    assert alone["values"] != other["values"]
+    assert alone.values != other.values
+    assert alone.digest == other.digest
 
 
 def test_samples_are_not_the_first_ones() -> None:
@@ -411,15 +410,16 @@ def test_samples_are_not_the_first_ones() -> None:
     assert len(rows.labels.unique()) == CLASSES
     assert torch.equal(rows.labels, rows.labels.sort().values)
     assert torch.equal(rows.labels, Options(samples=40).rows(data).labels)
-    assert len(Options(samples=1000).rows(data)) == 100
+    assert len(Options().rows(data)) == 100
+    with pytest.raises(VaekitError, match="1,000 samples were asked for, and the split 'test' of 'stripes' has 100"):
+        Options(samples=1000).rows(data)
 
 
 def test_what_cannot_be_computed_is_said_or_refused() -> None:
     apart, data = model(shared=False), paired()
     found = evaluate(apart, data, None, Options(samples=20))
-    assert "values" in found["probe"]
-    for name in ("likelihood", "conditional", "rates", "coherence"):
-        assert found[name]["notes"][0].startswith("left out: ")
+    assert [record.metric for record in found] == ["probe"]
+    assert set(found.left_out) == {"likelihood", "conditional", "rates", "coherence", "linear"}
     with pytest.raises(VaekitError, match="there is no p\\(x\\)"):
         evaluate(apart, data, ["likelihood"])
     with pytest.raises(VaekitError, match="train them with `vaekit classifiers DATA --out"):
@@ -456,22 +456,6 @@ def test_modality_of_binary_attributes_is_probed_from_the_others() -> None:
     modalities["c"] = Modality(Direct(), OneHotDecoder(True), vk.likelihoods.Gaussian((CLASSES,)))
     fusion = vk.fusions.ProductOfExperts([CLASSES] * 3, CLASSES, lambda _: Sharp())
     several = MultimodalVAE(modalities, fusion, vk.priors.StandardNormal(CLASSES)).eval()
-    values = evaluate(several, attributes, ["probe"])["probe"]["values"]
+    values = evaluate(several, attributes, ["probe"])["probe"].values
     assert set(values["subsets"]) == {"a", "b", "a+b"}
     assert values["average_precision_of_c"]["1"] == pytest.approx(1.0)
-
-
-def test_metrics_of_one_modality() -> None:
-    from helpers import built, tiny
-
-    vae, _ = built(tiny("vae"))
-    found = evaluate(vae, vk.data.load("digits"), None, Options(samples=30, particles=5))
-    assert set(found) == set(METRICS_OF_ONE)
-    assert found["likelihood"]["values"]["log_likelihood"]["count"] == 30
-    assert found["neighbours"]["values"]["accuracy"] > 0.2
-    with pytest.raises(VaekitError, match="likelihood, neighbours"):
-        evaluate(vae, vk.data.load("digits"), ["coherence"])
-
-
-def test_plain_figures_are_json() -> None:
-    assert plain({"x": math.nan, 2: {("a",): 1}}) == {"x": None, "2": {"a": 1}}

@@ -349,10 +349,10 @@ def test_latent_map_refuses() -> None:
 
 
 def test_principal_components_carry_their_share() -> None:
-    from vaekit.reporting.plots import _principal
+    from vaekit.reporting.plots import principal_components
 
     x = torch.randn(5000, 4).double() * torch.tensor([1.0, 3.0, 0.1, 2.0])
-    points, shares = _principal(x)
+    points, shares = principal_components(x)
     assert shares[0] == pytest.approx(9 / 14, abs=0.03)
     assert shares[1] == pytest.approx(4 / 14, abs=0.03)
     assert abs(torch.corrcoef(torch.stack([torch.from_numpy(points[:, 0]), x[:, 1]]))[0, 1]) > 0.99

@@ -17,6 +17,7 @@ __all__ = [
     "LOADER_OPTIONS",
     "RunConfig",
     "apply_overrides",
+    "as_number",
     "merge",
     "read_recipe",
     "recipe_file",
@@ -175,6 +176,19 @@ def apply_overrides(config: Mapping[str, Any], assignments: Sequence[str]) -> di
     return result
 
 
+def as_number(value: Any) -> Any:
+    """Return a number for a word that is one: YAML 1.1 takes 1e-4 for a word.
+
+    Examples:
+        >>> as_number("1e-4"), as_number("gmm"), as_number(3)
+        (0.0001, 'gmm', 3)
+    """
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
 def _assignment(text: str) -> dict[str, Any]:
     """Return `a.b=value` as nested mappings."""
     path, equals, written = text.partition("=")
@@ -184,9 +198,7 @@ def _assignment(text: str) -> dict[str, Any]:
         value: Any = yaml.safe_load(written)
     except yaml.YAMLError as error:
         raise VaekitError(f"--set {path}: '{written}' is not a value that YAML can read") from error
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = float(value)  # YAML 1.1 takes 1e-4 for a word.
+    value = as_number(value)
     for key in reversed(path.strip().split(".")):
         value = {key: value}
     return value

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vaekit.errors import VaekitError
 
-__all__ = ["atomic", "load_tensors", "save_json", "save_state", "save_tensors", "save_text", "storage_errors"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "atomic",
+    "load_tensors",
+    "save_json",
+    "save_state",
+    "save_tensors",
+    "save_text",
+    "sha256",
+    "storage_errors",
+]
 
 
 @contextlib.contextmanager
@@ -63,6 +73,12 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def save_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as file:
@@ -102,6 +118,8 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write a nested state of tensors and plain values in torch's format, atomically."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     with atomic(path) as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vaekit.errors import VaekitError, suggest
-from vaekit.evaluation.latent import Source
 from vaekit.observed import Observed
 from vaekit.reporting.grids import Views
 from vaekit.reporting.images import Images
@@ -32,29 +31,23 @@ class MultimodalRun(Run):
         progress: Called as `progress(done, total, what)` while data is decoded for the first time.
     """
 
-    def _encode(self) -> Callable[[Any], torch.distributions.Distribution]:
-        marginal: Callable[[Any], torch.distributions.Distribution] = self._ready().marginal
-        return marginal
-
-    def _last_picture(self, source: Source, path: Path) -> None:
+    def _last_picture(self, source: str, path: Path) -> None:
         if self.data.values is not None and "image" in self.data.values.values():
             self.sample(12, source).save(path)
 
     @torch.no_grad()
-    def sample(self, count: int = 12, source: Source = "prior", seed: int | None = None) -> Views:
+    def sample(self, count: int = 12, source: str = "prior", seed: int | None = None) -> Views:
         """Draw samples of all modalities together.
 
         Arguments:
             count: How many.
-            source: `"prior"`, `"aggregate-gaussian"` or `"aggregate-mixture"`; see `vaekit.evaluation.sample_latents`.
+            source: Where latents are drawn from, one of `vaekit.sources.SOURCES`; see `vaekit.evaluation.Sampler`.
             seed: Seed of the draws; `None` to go on with the current random state.
 
         Raises:
             VaekitError: `count` is below 1, or the source does not suit the posterior.
         """
-        z = self._draw_latents(count, source, seed)
-        # Without a shared latent a training sample has several posteriors, one of which is chosen.
-        z = z[torch.randperm(len(z))[:count]] if len(z) > count else z
+        z = self.sampler.draw(source, count, seed)
         model = self._ready()
         parts = [model.decode_shared(part) for part in z.split(256)]
         return Views({name: torch.cat([part[name] for part in parts]) for name in model.names}, model.data_range)

@@ -17,17 +17,17 @@ from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
 from vaekit.data import Dataset, load, make_batches
 from vaekit.data.images import read_images
 from vaekit.errors import VaekitError
-from vaekit.evaluation import Aggregate, aggregate_posterior, interpolate, sample_latents
-from vaekit.evaluation.latent import Source
+from vaekit.evaluation import Aggregate, Sampler, aggregate_posterior, interpolate, list_sources
 from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
 from vaekit.models import Model
-from vaekit.registry import datasets, posteriors
+from vaekit.objectives.elbo import Objective
+from vaekit.registry import datasets
 from vaekit.reporting.images import Images
 from vaekit.schedules import with_steps
 from vaekit.training.interrupt import listen
 from vaekit.training.listeners import Listener
 from vaekit.training.loop import Fit
-from vaekit.training.trainer import check_fit
+from vaekit.training.trainer import Trainer, check_fit
 
 __all__ = ["Run", "recipe"]
 
@@ -115,11 +115,6 @@ class Run:
             resident=False,
         )
 
-    @property
-    def _real(self) -> bool:
-        """Whether latents may be any real numbers, as far as is known: a Gaussian can then stand for them."""
-        return posteriors.info(self.config.posterior["name"]).support not in ("counts", "one-hot", "sphere")
-
     def _ready(self) -> Any:
         return (self._trained or self.model).eval()
 
@@ -139,14 +134,7 @@ class Run:
         leader = rundir.is_leader()
         loader = self._loader_options()
         self.config = self.config.model_copy(update={"data_shape": self.data.shape, "data_values": self.data.values})
-        # A schedule may speak of a share of the run; what is kept and resumed is the share.
-        asked = build.trainer(self.config)
-        steps = asked.epochs * max(len(self.data.train) // loader["batch_size"], 1)
-        config = RunConfig(**with_steps(self.config.model_dump(), min(steps, asked.max_steps or steps)))
-        trainer = build.trainer(config)
-        model = build.model(config, self.data.shape, self.data.values)
-        objective = build.objective(config, self.data.shape)
-        check_fit(model, objective, loader["batch_size"], len(self.data.train))
+        trainer, model, objective = self.prepare()
         out = self.out = rundir.settle(self.config, self.out, resume, leader)
         resume = resume and not rundir.untouched(out)
         environment = rundir.describe(
@@ -160,10 +148,33 @@ class Run:
         with listen():  # A signal after the last step must not cut the keeping short.
             fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
             self._trained = self.__dict__["model"] = fit.model
-            self.__dict__.pop("aggregate", None)  # of an earlier fit
+            self.__dict__.pop("sampler", None)  # of an earlier fit
             if leader:
                 self._keep(out, fit, environment)
         return fit
+
+    def prepare(self) -> tuple[Trainer, Any, Objective]:
+        """Build what `fit` trains, and refuse what cannot be trained; nothing is launched or written.
+
+        Returns:
+            The trainer, a fresh model and the objective.
+
+        Raises:
+            VaekitError: A part, an option or the data is not right.
+
+        Examples:
+            >>> recipe("vae", data="digits").prepare()[2].label
+            'negative ELBO'
+        """
+        batch_size = self._loader_options()["batch_size"]
+        # A schedule may speak of a share of the run; what is kept and resumed is the share.
+        asked = build.trainer(self.config)
+        steps = asked.epochs * max(len(self.data.train) // batch_size, 1)
+        config = RunConfig(**with_steps(self.config.model_dump(), min(steps, asked.max_steps or steps)))
+        model = build.model(config, self.data.shape, self.data.values)
+        objective = build.objective(config, self.data.shape)
+        check_fit(model, objective, batch_size, len(self.data.train))
+        return build.trainer(config), model, objective
 
     def _loader_options(self) -> dict[str, Any]:
         options = {key: value for key, value in self.config.data.items() if key in LOADER_OPTIONS and key != "root"}
@@ -181,14 +192,16 @@ class Run:
         from vaekit.reporting.report import write_report
 
         save_tensors(out / "model.safetensors", fit.model.state_dict())
+        (out / "samples" / "neighbours.png").unlink(missing_ok=True)  # of an evaluation of earlier weights
         with torch.random.fork_rng():
             torch.manual_seed(0)
             # One pass of the encoder, and never more samples than training has seen (one batch at least).
             batches = itertools.islice(self._batches().epoch(0), max(fit.steps, 1))
-            aggregate = aggregate_posterior(self._encode(), batches)
+            aggregate = aggregate_posterior(self.sampler.encode, batches)
             save_tensors(out / "aggregate.safetensors", aggregate.tensors())
-            for source in ("prior", "aggregate-gaussian") if self._real else ("prior",):
-                self._last_picture(source, out / "samples" / f"{source}.png")
+            for source in ("prior", "aggregate-gaussian"):
+                if source in list_sources(fit.model):
+                    self._last_picture(source, out / "samples" / f"{source}.png")
         training = {
             "steps": fit.steps,
             "interrupted_by_signal": fit.signal,
@@ -199,14 +212,22 @@ class Run:
             "mean_posterior_variance": round(float(aggregate.mean_variance.mean()), 6),
         }
         save_json(out / "environment.json", {**environment, "training": training})
+        self.portray()
         write_report(out)
 
-    def _encode(self) -> Callable[[Any], torch.distributions.Distribution]:
-        """Return what takes data to posteriors."""
-        encode: Callable[[Any], torch.distributions.Distribution] = self._ready().encode
-        return encode
+    def portray(self) -> None:
+        """Compute what the report shows of the latent space and keep it with the run: `vaekit.reporting.portrait`.
 
-    def _last_picture(self, source: Source, path: Path) -> None:
+        Raises:
+            VaekitError: The run has no directory yet, or its data are not there.
+        """
+        from vaekit.reporting.portrait import portray
+
+        if self.out is None:
+            raise VaekitError("the run has no directory yet: fit it first")
+        portray(self.sampler, self.out)
+
+    def _last_picture(self, source: str, path: Path) -> None:
         """Draw samples of the finished model, where they are images."""
         if self.data.is_image:
             self.sample(64, source).save(path)
@@ -239,50 +260,55 @@ class Run:
         return run
 
     @cached_property
+    def sampler(self) -> Sampler:
+        """What draws latents; the densities that it fits are kept in the run directory, under `expost`."""
+        return Sampler(
+            self._ready(),
+            lambda: self.data,
+            binarize=bool(self.config.data.get("binarize", False)),
+            batch_size=int(self.config.data.get("batch_size", 64)),
+            folder=None if self.out is None else self.out / "expost",
+            aggregate=None if self.out is None else self.out / "aggregate.safetensors",
+            progress=self.progress,
+        )
+
+    @property
     def aggregate(self) -> Aggregate:
         """The moments of the aggregate posterior over the training split, as kept with the run."""
-        if self.out is not None and (self.out / "aggregate.safetensors").is_file():
-            return Aggregate.from_tensors(load_tensors(self.out / "aggregate.safetensors"))
-        return aggregate_posterior(self._encode(), self._batches().epoch(0))
+        return self.sampler.aggregate
 
     @torch.no_grad()
-    def sample(self, count: int = 64, source: Source = "prior", seed: int | None = None) -> Images:
+    def sample(self, count: int = 64, source: str = "prior", seed: int | None = None) -> Images:
         """Draw samples.
 
         Arguments:
             count: How many.
-            source: `"prior"`, `"aggregate-gaussian"` or `"aggregate-mixture"`; see `vaekit.evaluation.sample_latents`.
+            source: Where latents are drawn from, one of `vaekit.sources.SOURCES`; see `vaekit.evaluation.Sampler`.
             seed: Seed of the draws; `None` to go on with the current random state.
 
         Raises:
             VaekitError: `count` is below 1, the source does not suit the posterior, or the training data that it needs
                 is not there.
         """
-        z = self._draw_latents(count, source, seed)
+        z = self.sampler.draw(source, count, seed)
         model = self._ready()
         return Images(torch.cat([model.decode(part).mean for part in z.split(256)]), model.data_range)
 
-    def _draw_latents(self, count: int, source: Source, seed: int | None) -> Tensor:
-        """Draw latents (count, D)."""
-        if count < 1:
-            raise VaekitError(f"the number of samples must be 1 or more, not {count}")
-        if source == "aggregate-gaussian" and not self._real:
-            raise VaekitError(
-                f"the posterior '{self.config.posterior['name']}' has no Gaussian draws: sample from 'prior' or "
-                "'aggregate-mixture'"
-            )
-        if seed is not None:
-            torch.manual_seed(seed)
-        aggregate = self.aggregate if source == "aggregate-gaussian" else None
-        around = self._encode()(self._draw_data(count)) if source == "aggregate-mixture" else None
-        return sample_latents(self._ready(), count, source, aggregate, around)
+    def draw_data(self, count: int, split: str = "train") -> Any:
+        """Return samples of a split as the model takes them, chosen at random with replacement.
 
-    def _draw_data(self, count: int) -> Any:
-        """Return training samples chosen at random with replacement."""
-        chosen = torch.randint(len(self.data.train), (count,)).sort().values
+        Arguments:
+            count: How many.
+            split: `"train"`, `"valid"` or `"test"`.
+
+        Raises:
+            VaekitError: The data are not there.
+        """
+        rows_of = self.data.splits[split]
+        chosen = torch.randint(len(rows_of), (count,)).sort().values
         rows = make_batches(
             self.data,
-            self.data.train.rows(chosen),
+            rows_of.rows(chosen),
             count,
             self.model.data_range,
             device=self._ready().last_layer.device,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +11,14 @@ from typing import Any
 import torch
 
 import vaekit
-from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
+from vaekit.config import RunConfig, read_recipe, resolve
 from vaekit.data import Dataset
 from vaekit.errors import VaekitError
-from vaekit.files import save_json
 from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.training.checkpoint import path_of
 
-__all__ = ["classifiers_command", "describe", "is_leader", "keep_evaluation", "settle", "untouched"]
+__all__ = ["default_place", "describe", "is_leader", "settle", "untouched"]
 
 # What may differ between a run and its continuation without making it another run.
 _FREE = {
@@ -50,7 +46,7 @@ def settle(config: RunConfig, out: Path | None, resume: bool, leader: bool) -> P
     Raises:
         VaekitError: There is nothing to resume, the run there is another one, or the place is taken.
     """
-    out = out or _default_place(config, resume or not leader)
+    out = out or default_place(config, resume or not leader)
     if resume:
         if not (out / "config.yaml").is_file():
             raise VaekitError(f"nothing to resume: {out} holds no run; leave out --resume to start one")
@@ -96,53 +92,17 @@ def describe(config: RunConfig, data: Dataset, model: Model, objective: Objectiv
     }
 
 
-def keep_evaluation(out: Path, records: Mapping[str, dict[str, Any]], classifiers: Path | None = None) -> Path:
-    """Add figures to the `evaluation.json` of a run and return its path.
-
-    Earlier figures stay beside them: every one has its own protocol, to which the hashes of the weights and of the
-    classifiers are added here. Records without figures, which only say why, are not kept.
+def default_place(config: RunConfig, existing: bool, root: str = "runs") -> Path:
+    """Return `<root>/<recipe>-<data>`, numbered: the next free one, or the last existing one.
 
     Arguments:
-        out: The run directory.
-        records: What `vaekit.evaluation.metrics.evaluate` gave.
-        classifiers: The file that the coherence was judged by.
-
-    Raises:
-        VaekitError: The file that is there is damaged, or cannot be written.
+        config: The configuration.
+        existing: Whether the last existing one is meant.
+        root: The folder that they lie in.
     """
-    path = out / "evaluation.json"
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise VaekitError(f"{path} is damaged and cannot be added to: move it away") from error
-    weights = _hash(out / "model.safetensors")
-    for name, record in records.items():
-        if "values" in record:
-            record["protocol"]["weights_sha256"] = weights
-            if name == "coherence" and classifiers is not None:
-                record["protocol"]["classifiers"]["sha256"] = _hash(classifiers)
-            kept[name] = record
-    save_json(path, kept)
-    return path
-
-
-def classifiers_command(config: RunConfig) -> str:
-    """Return the command that trains classifiers on the data of a run."""
-    data = config.data
-    options = [f"--set={key}={value}" for key, value in data.items() if key not in (*LOADER_OPTIONS, "name", "root")]
-    root = [f"--data-root={data['root']}"] if data.get("root") else []
-    return shlex.join(["vaekit", "classifiers", str(data["name"]), *root, *options, "--out=classifiers.safetensors"])
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _default_place(config: RunConfig, existing: bool) -> Path:
-    """Return `runs/<recipe>-<data>`, numbered: the next free one, or the last existing one."""
     stem = f"{config.recipe or 'run'}-{Path(str(config.data['name'])).stem}"
-    number, place = 1, Path("runs") / stem
-    while (following := Path("runs") / (stem if number == 1 else f"{stem}-{number}")).exists():
+    number, place = 1, Path(root) / stem
+    while (following := Path(root) / (stem if number == 1 else f"{stem}-{number}")).exists():
         place, number = following, number + 1
     return place if existing else following
 

@@ -101,8 +101,8 @@ def figures(recipe: str, beta: float, options: argparse.Namespace) -> list[str]:
         save_json(
             kept,
             {
-                "probe": found["probe"]["values"]["accuracy"],
-                "coherence": found["coherence"]["values"],
+                "probe": found["probe"].values["accuracy"],
+                "coherence": found["coherence"].values,
                 "error": reconstruction_error(run, chosen),
                 "seconds": json.loads((out / "environment.json").read_text())["training"]["seconds"],
             },

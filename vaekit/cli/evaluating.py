@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaekit.errors import VaekitError
+from vaekit.sources import SOURCES
+
+if TYPE_CHECKING:
+    from vaekit.evaluation.records import Record
 
 __all__ = ["classifiers", "evaluate"]
+
+_SHOWN = 8
 
 
 def classifiers(
@@ -51,50 +57,85 @@ def evaluate(
     metrics: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="Metrics by name; all that suit the run if not given.")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
-    n: Annotated[int, typer.Option(help="How many samples of the split, chosen at random.")] = 1000,
+    data: Annotated[
+        str | None, typer.Option(help="Another data set, by name or path; the run's own if not given.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, valid or test; test where there is one if not given.")
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option(help="How many samples of the split, chosen at random; 1,000 at most if not given.")
+    ] = None,
+    samplers: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME", help=f"Where generated samples come from: {', '.join((*SOURCES, 'reconstructions'))}."
+        ),
+    ] = "prior",
+    extractor: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.ts", help="inception, another of torch-fidelity's, or a TorchScript file."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of a named extractor.")] = None,
     classifiers: Annotated[Path | None, typer.Option(help="What `vaekit classifiers` wrote, for coherence.")] = None,
     particles: Annotated[int, typer.Option(help="Particles per sample in importance sampling.")] = 512,
+    batch_size: Annotated[int, typer.Option(help="Samples at a time; figures do not depend on it.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the choice of samples and of all draws.")] = 0,
     offline: Annotated[bool, typer.Option("--offline", help="Forbid downloads.")] = False,
 ) -> None:
     """Compute figures of a run, print them, and keep them with their protocol in its evaluation.json."""
-    import torch
     from rich.console import Console
 
-    from vaekit.evaluation.classifiers import Classifiers
-    from vaekit.evaluation.metrics import evaluate as compute
-    from vaekit.evaluation.protocol import Options
     from vaekit.reporting.progress import decode_progress
     from vaekit.run import Run
-    from vaekit.rundir import classifiers_command, keep_evaluation
+    from vaekit.run_evaluation import evaluate_run
 
     progress = decode_progress(Console(stderr=True))
-    made = Run.load(run, offline=offline, progress=progress)
-    options = Options(
+    found = evaluate_run(
+        Run.load(run, offline=offline, progress=progress),
+        None if metrics is None else _names("--metrics", metrics),
+        data=data,
         split=split,
         samples=n,
-        seed=seed,
+        samplers=_names("--samplers", samplers),
+        extractor=extractor,
+        weights=weights,
+        classifiers=classifiers,
         particles=particles,
-        classifiers=None if classifiers is None else Classifiers.load(classifiers),
-        classifiers_command=classifiers_command(made.config),
-        binarize=bool(made.config.data.get("binarize", False)),
+        batch_size=batch_size,
+        seed=seed,
         progress=progress,
     )
-    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
-    if names == []:
-        raise VaekitError("--metrics names no metric: leave it out for all that suit the run")
-    model = made.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    records = compute(model, made.data, names, options)
-    place = keep_evaluation(run, records, classifiers)
-    rows = [row for name, record in records.items() for row in _rows(name, record.get("values", {}))]
+    rows = [row for record in found for row in _rows(_title(record), record.values)]
     width = max((len(label) for label, _ in rows), default=0)
     for label, value in rows:
         typer.echo(f"{label:<{width}}  {value}")
-    for name, record in records.items():
-        for note in record["notes"]:
-            typer.echo(f"note on {name}: {note}")
-    typer.echo(f"figures and how they were made: {place}")
+    for note, names in _grouped((note, _title(record)) for record in found for note in record.notes).items():
+        typer.echo(f"note on {', '.join(names)}: {note}")
+    for why, names in _grouped((why, name) for name, why in found.left_out.items()).items():
+        typer.echo(f"left out: {', '.join(names)}: {why}")
+    typer.echo(f"figures and how they were made: {run / 'evaluation.json'}")
+
+
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise VaekitError(f"{option} names nothing: leave it out for what suits the run")
+    return names
+
+
+def _grouped(said: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return each sentence once, with what it was said of."""
+    found: dict[str, list[str]] = {}
+    for sentence, name in said:
+        found.setdefault(sentence, []).append(name)
+    return found
+
+
+def _title(record: Record) -> str:
+    """Return a metric's name, with the sampler where it has one."""
+    sampler = record.protocol.get("sampler")
+    return f"{record.metric}[{sampler}]" if sampler else record.metric
 
 
 def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -105,5 +146,8 @@ def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from _rows(f"{label}.{key}", part)
+    elif isinstance(value, list):
+        shown = ", ".join("none" if part is None else f"{part:.3g}" for part in value[:_SHOWN])
+        yield label, f"{shown}, ... ({len(value)} values)" if len(value) > _SHOWN else shown
     else:
-        yield label, "none" if value is None else f"{value:.4f}"
+        yield label, "none" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from vaekit.cli import catalogue, evaluating, training, using
+from vaekit.cli import catalogue, comparing, evaluating, exploring, reporting, reproducing, sweeping, training, using
 from vaekit.errors import VaekitError
 
 __all__ = ["app", "main"]
@@ -23,12 +23,17 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
 
 app.command("run")(training.run)
+app.command("sweep")(sweeping.sweep)
+app.command("reproduce")(reproducing.reproduce)
 app.command("list")(catalogue.list_)
 app.command("show")(catalogue.show)
 app.command("sample")(using.sample)
 app.command("reconstruct")(using.reconstruct)
 app.command("interpolate")(using.interpolate)
 app.command("evaluate")(evaluating.evaluate)
+app.command("compare")(comparing.compare)
+app.command("report")(reporting.report)
+app.command("explore")(exploring.explore)
 app.command("classifiers")(evaluating.classifiers)
 data_app.command("check")(using.data_check)
 app.add_typer(data_app, name="data")

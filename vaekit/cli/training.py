@@ -9,26 +9,33 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["run"]
+__all__ = ["run", "trainer_options"]
+
+# What `vaekit sweep` takes too.
+Data = Annotated[str | None, typer.Option(help="A data set's name, a folder of images, a .npz, .npy or .csv file.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Where named data sets lie.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, e.g. posterior.components=8.")
+]
+Precision = Annotated[str | None, typer.Option(help="float32 or bf16.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, noise and data order.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Forbid downloads.")]
 
 
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, a YAML file, or a run directory to resume.")],
-    data: Annotated[
-        str | None, typer.Option(help="A data set's name, a folder of images, a .npz, .npy or .csv file.")
-    ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Where named data sets lie.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, e.g. posterior.components=8.")
-    ] = None,
+    data: Data = None,
+    data_root: DataRoot = None,
+    epochs: Epochs = None,
+    set_: Set = None,
     out: Annotated[Path | None, typer.Option(help="The run directory.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     devices: Annotated[int | None, typer.Option(help="Devices on this machine.")] = None,
     nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bf16.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, noise and data order.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Forbid downloads.")] = False,
+    precision: Precision = None,
+    seed: Seed = None,
+    offline: Offline = False,
 ) -> None:
     """Train a model and leave a complete run directory."""
     from rich.console import Console
@@ -38,10 +45,7 @@ def run(
     from vaekit.run import Run
     from vaekit.rundir import is_leader
 
-    trainer = {"epochs": epochs, "devices": devices, "nodes": nodes, "precision": precision, "seed": seed}
-    options: dict[str, dict[str, object]] = {"trainer": {k: v for k, v in trainer.items() if v is not None}}
-    if data_root is not None:
-        options["data"] = {"root": str(data_root)}
+    options = trainer_options(data_root, epochs=epochs, devices=devices, nodes=nodes, precision=precision, seed=seed)
     console = Console(stderr=True)
     config = resolve(read_recipe(recipe), options, data=data, assignments=set_ or [])
     if out is None and (Path(recipe) / "config.yaml").is_file():
@@ -55,3 +59,20 @@ def run(
         raise typer.Exit(128 + fit.signal)
     if is_leader():
         typer.echo(f"done: {made.out} (look at {made.out}/report.html)")
+
+
+def trainer_options(data_root: Path | None, **trainer: object) -> dict[str, dict[str, object]]:
+    """Return what options of the command line lay over a recipe.
+
+    Arguments:
+        data_root: Where named data sets lie; `None` for nothing.
+        trainer: Options of the trainer; `None` for nothing.
+
+    Examples:
+        >>> trainer_options(None, epochs=3, seed=None)
+        {'trainer': {'epochs': 3}}
+    """
+    options: dict[str, dict[str, object]] = {"trainer": {k: v for k, v in trainer.items() if v is not None}}
+    if data_root is not None:
+        options["data"] = {"root": str(data_root)}
+    return options

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vaekit.errors import VaekitError
+from vaekit.sources import SOURCES, Source
 
 __all__ = ["data_check", "interpolate", "reconstruct", "sample"]
 
@@ -16,21 +16,14 @@ Crop = Annotated[
     int | None, typer.Option(help="Side of the centre crop; the data set's own by default, 0 for the largest square.")
 ]
 _COLUMNS = 16
+_FROM = "; ".join(f"{name}, {about}" for name, about in SOURCES.items())
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-
-
-class Source(StrEnum):
-    """Where latents are drawn from."""
-
-    prior = "prior"
-    gaussian = "aggregate-gaussian"
-    mixture = "aggregate-mixture"
 
 
 def sample(
     run: RunArgument,
     n: Annotated[int | None, typer.Option(help="How many; 64, or 12 of several modalities.")] = None,
-    source: Annotated[Source, typer.Option("--from", help="Where latents are drawn from.")] = Source.prior,
+    source: Annotated[Source, typer.Option("--from", help=f"Where latents are drawn from: {_FROM}.")] = "prior",
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,16 +34,19 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
 ) -> None:
     """Draw samples from a run; with --given, of all modalities from some of them."""
+    from rich.console import Console
+
     from vaekit.multimodal_run import MultimodalRun
+    from vaekit.reporting.progress import decode_progress
     from vaekit.run import Run
 
-    made = Run.load(run)
+    made = Run.load(run, progress=decode_progress(Console(stderr=True)))
     several = isinstance(made, MultimodalRun)
     count = n if n is not None else 12 if several else 64
     rows = f", a row for each of {', '.join(made.model.names)}" if several else ""
     if not given:
-        path = made.sample(count, source.value, seed=seed).save(out or run / f"sample-{source.value}.png")
-        typer.echo(f"{count} samples from {source.value}{rows}: {path}")
+        path = made.sample(count, source, seed=seed).save(out or run / f"sample-{source}.png")
+        typer.echo(f"{count} samples from {source}{rows}: {path}")
         return
     if not isinstance(made, MultimodalRun):
         raise VaekitError("--given is for runs of several modalities, and this run has one: leave it out")

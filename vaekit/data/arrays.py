@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import zipfile
-import zlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,26 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.data.array_files import read_array
 from vaekit.data.cache import block_rows, build
 from vaekit.data.dataset import Dataset, Progress, Split, finish, holdout
 from vaekit.data.images import prepare
 from vaekit.errors import VaekitError
 from vaekit.registry import datasets
 
-__all__ = [
-    "LABELS",
-    "SAMPLES",
-    "Layout",
-    "arrays",
-    "as_samples",
-    "find_layout",
-    "loading_errors",
-    "read_array",
-    "read_labels",
-]
-
-SAMPLES = ("images", "x", "data", "arr_0")
-LABELS = ("labels", "y")
+__all__ = ["Layout", "arrays", "as_samples", "find_layout"]
 
 Layout = Literal["auto", "nchw", "nhwc", "plain"]
 
@@ -52,7 +37,9 @@ def arrays(
 ) -> Dataset:
     """Return the samples of one array file; a fixed random part of them is held out for validation.
 
-    An `.npz` holds the samples as `images`, `x`, `data` or `arr_0`, and labels, if any, as `labels` or `y`.
+    An `.npz` holds the samples as `images`, `x`, `data` or `arr_0`, and labels, if any, as `labels` or `y`. Values of
+    generative factors, if any, are its `factors` (integers of shape (N, K)), and their names its `factor_names`. The
+    file of dSprites is read as it is, its shapes being the labels.
 
     - uint8 or bool of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3 are images.
     - Floats of the same shapes are images kept as float32, unscaled.
@@ -73,13 +60,14 @@ def arrays(
     Raises:
         VaekitError: Not a readable array of numbers, non-finite values, or no axis that could be the channels.
     """
-    array, labels = read_array(root)
+    array, labels, factors, names = read_array(root)
     if array.dtype.kind not in "biuf":
         raise VaekitError(f"{root} holds values of type {array.dtype}: save numbers (uint8 images or floats)")
     if array.ndim < 2 or not array.size:
         raise VaekitError(f"{root} has shape {array.shape}: samples need the shape (N, ...) with two or more axes")
-    if labels is not None and len(labels) != len(array):
-        raise VaekitError(f"{root} has {len(array):,} samples but {len(labels):,} labels")
+    for found, what in ((labels, "labels"), (factors, "rows of factors")):
+        if found is not None and len(found) != len(array):
+            raise VaekitError(f"{root} has {len(array):,} samples but {len(found):,} {what}")
     order = find_layout(root, array, layout)
     is_image = order != "plain"
     pixels: dict[str, Any] = {"image_size": image_size, "antialias": antialias, "channels": channels}
@@ -117,11 +105,13 @@ def arrays(
     if is_image and first.is_floating_point():
         notes.append("float images are used as they are, unscaled")
     split = len(parts["train"])
-    known = None if labels is None else torch.from_numpy(labels[rows])
-    whole = Split(torch.from_numpy(stored.array), known, stored.mapped)
+    known, made = (None if table is None else torch.from_numpy(table[rows]) for table in (labels, factors))
+    whole = Split(torch.from_numpy(stored.array), known, stored.mapped, factors=made)
     splits = {"train": whole.rows(slice(0, split)), "valid": whole.rows(slice(split, None))}
     protocol = {"layout": order, **pixels, "split": f"seeded, {valid_fraction:g} held out"}
-    return finish(str(root), splits, is_image=is_image, limit=limit, notes=notes, **protocol)
+    if factors is not None:
+        protocol["factors"] = {name: len(np.unique(column)) for name, column in zip(names, factors.T, strict=True)}
+    return finish(str(root), splits, is_image=is_image, limit=limit, notes=notes, factor_names=names, **protocol)
 
 
 def as_samples(block: np.ndarray, order: Layout, **pixels: Any) -> Tensor:
@@ -173,65 +163,3 @@ def find_layout(root: Path | str, array: np.ndarray, layout: Layout) -> Layout:
         f"{root} has shape {shape}: images need 1 or 3 channels, as (N, C, H, W) or as (N, H, W, C); "
         "layout 'plain' uses the samples as they are"
     )
-
-
-def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the samples and the labels of a `.npy` or `.npz` file, without ever running pickled code.
-
-    Raises:
-        VaekitError: Missing, damaged, made of Python objects, or without a key for the samples.
-    """
-    with loading_errors(path):
-        if path.suffix == ".npy":
-            return np.lib.format.open_memmap(path, mode="r"), None
-        with path.open("rb") as handle:
-            file = np.load(handle, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                return file, None
-            key = next((name for name in SAMPLES if name in file.files), None)
-            if key is None:
-                raise VaekitError(
-                    f"{path} holds {', '.join(file.files) or 'nothing'}: name the samples "
-                    f"{' or '.join(SAMPLES)}, and labels {' or '.join(LABELS)}"
-                )
-            return file[key], read_labels(path, file)
-
-
-@contextlib.contextmanager
-def loading_errors(path: Path) -> Iterator[None]:
-    """Turn whatever NumPy raises on a missing, damaged or too large file into one sentence.
-
-    Raises:
-        VaekitError: Something was raised within.
-    """
-    try:
-        yield
-    except VaekitError:
-        raise
-    except FileNotFoundError:
-        raise VaekitError(f"there is no file {path}") from None
-    except MemoryError:
-        raise VaekitError(f"{path} does not fit in memory: save the samples as .npy, which is read in parts") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error) or "Python objects" in str(error):
-            raise VaekitError(
-                f"{path} holds Python objects, which vaekit never unpickles: save plain numbers"
-            ) from None
-        raise VaekitError(f"{path} cannot be read as a NumPy array: {error}") from error
-
-
-def read_labels(path: Path, file: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Return the labels of an open `.npz` file as int64, None where it has none.
-
-    Raises:
-        VaekitError: They are not one integer a sample.
-    """
-    key = next((name for name in LABELS if name in file), None)
-    if key is None:
-        return None
-    labels = file[key]
-    if labels.ndim != 1 or labels.dtype.kind not in "biu":
-        raise VaekitError(
-            f"{path} has labels of shape {labels.shape} and type {labels.dtype}: use one integer a sample"
-        )
-    return labels.astype(np.int64)

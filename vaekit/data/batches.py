@@ -12,7 +12,7 @@ from torch import Tensor
 from vaekit.data.dataset import Split
 from vaekit.errors import VaekitError
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "mixed_seed"]
 
 
 class Batches:
@@ -129,7 +129,7 @@ class Batches:
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.split))
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         return torch.randperm(len(self.split), generator=generator)
 
     def _share(self, order: Tensor, batch: int) -> Tensor:
@@ -180,13 +180,13 @@ class Batches:
         """Return uniform numbers, one or as many as `shape` for each sample of this rank's part of a batch."""
         # A shape in the seed tells the streams of flips and of binary draws apart.
         words = (*shape[:1], self.stream) if shape and self.stream else shape[:1]
-        generator = torch.Generator(self.device).manual_seed(_mixed(self.seed, epoch, batch, *words))
+        generator = torch.Generator(self.device).manual_seed(mixed_seed(self.seed, epoch, batch, *words))
         # One draw for the global batch: every rank makes the same one and takes its part.
         group = min(self.batch_size * self.world, len(self.split) - batch * self.batch_size * self.world)
         draws = torch.rand(group, *shape, generator=generator, device=self.device, dtype=torch.float32)
         return draws.tensor_split(self.world)[self.rank]
 
 
-def _mixed(*numbers: int) -> int:
+def mixed_seed(*numbers: int) -> int:
     """Hash small numbers into a seed of 64 bits, so that neighbouring epochs and batches have unrelated streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -75,6 +75,8 @@ class _Findings:
         lines = [f"samples: {_listed(self.counts)}", *about]
         for split, labels in self.labels.items():
             lines.append(f"labels of {split}: {_listed(labels, ': ')}")
+        if factors := self.protocol.get("factors"):
+            lines.append(f"values of factors: {_listed(factors)}")
         for split, count in self.duplicates.items():
             lines.append(f"samples of {split} that are also in train: {count:,}")
         return [*lines, *(f"note: {note}" for note in self.notes)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaekit.data.arrays import loading_errors
+from vaekit.data.array_files import loading_errors
 from vaekit.data.images import ENDINGS
 from vaekit.errors import VaekitError
 

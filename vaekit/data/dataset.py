@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaekit.errors import VaekitError
 
-__all__ = ["Dataset", "PairedSplit", "Progress", "Split", "Values", "at_least_one", "finish", "holdout"]
+__all__ = ["Dataset", "PairedSplit", "Progress", "Split", "Values", "at_least_one", "check_seed", "finish", "holdout"]
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
@@ -28,6 +28,8 @@ class Split:
         labels: int64 of shape (N,), or None where the data set has none.
         mapped: Whether `samples` lies in a memory-mapped file instead of in memory.
         values: What the numbers are; `"classes"` and `"binary"` for float samples only.
+        factors: int64 of shape (N, K), the values of the K factors that each sample was made from, or None where they
+            are not known.
 
     Examples:
         >>> import torch
@@ -39,6 +41,7 @@ class Split:
     labels: Tensor | None = None
     mapped: bool = False
     values: Values = "real"
+    factors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -55,7 +58,8 @@ class Split:
 
     def rows(self, index: Tensor | slice) -> Split:
         """Return the split that holds only these rows."""
-        return replace(self, samples=self.samples[index], labels=None if self.labels is None else self.labels[index])
+        labels, factors = (None if part is None else part[index] for part in (self.labels, self.factors))
+        return replace(self, samples=self.samples[index], labels=labels, factors=factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +139,10 @@ class Dataset:
         is_image: Whether a sample is an image (C, H, W); False for several modalities.
         notes: Sentences to announce: a partial copy, skipped files, the licence.
         protocol: How the samples were made (crop, size, numbers per split), to be recorded beside every figure.
+        factor_names: What the columns of the splits' `factors` are; empty where they are not known.
+
+    Raises:
+        VaekitError: A split has another number of factors than there are names.
     """
 
     name: str
@@ -144,6 +152,16 @@ class Dataset:
     is_image: bool = True
     notes: list[str] = field(default_factory=list)
     protocol: dict[str, Any] = field(default_factory=dict)
+    factor_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, split in self.splits.items():
+            factors = getattr(split, "factors", None)
+            if factors is not None and factors.shape[1:] != (len(self.factor_names),):
+                raise VaekitError(
+                    f"the split '{name}' has factors of shape {tuple(factors.shape)} and there are "
+                    f"{len(self.factor_names)} factor_names: give one for each column"
+                )
 
     @property
     def shape(self) -> Any:
@@ -196,6 +214,12 @@ def at_least_one(**options: int | None) -> None:
             raise VaekitError(f"{name} must be 1 or more, not {value}")
 
 
+def check_seed(seed: int) -> None:
+    """Raise VaekitError for a seed that NumPy's `RandomState` does not take."""
+    if not 0 <= seed < 2**32:
+        raise VaekitError(f"seed must lie between 0 and {2**32 - 1}, not {seed}")
+
+
 def finish(
     name: str,
     splits: Mapping[str, Split | PairedSplit | None],
@@ -203,6 +227,7 @@ def finish(
     is_image: bool = True,
     limit: int | None = None,
     notes: Sequence[str] = (),
+    factor_names: Sequence[str] = (),
     **protocol: Any,
 ) -> Dataset:
     """Cut every split to its first `limit` samples, say so, and record the protocol."""
@@ -215,6 +240,5 @@ def finish(
     if train is None or valid is None or not len(train) or not len(valid):
         raise VaekitError(f"data set '{name}' has no sample left in its training or its validation split")
     counts = {key: 0 if split is None else len(split) for key, split in splits.items()}
-    return Dataset(
-        name, train, valid, test, is_image, said, {"data": name, **protocol, "limit": limit, "samples": counts}
-    )
+    protocol = {"data": name, **protocol, "limit": limit, "samples": counts}
+    return Dataset(name, train, valid, test, is_image, said, protocol, tuple(factor_names))

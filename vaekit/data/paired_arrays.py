@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.arrays import LABELS, SAMPLES, as_samples, find_layout, loading_errors, read_labels
+from vaekit.data.array_files import LABELS, SAMPLES, loading_errors, read_labels
+from vaekit.data.arrays import as_samples, find_layout
 from vaekit.data.dataset import Dataset, PairedSplit, Progress, Split, finish, holdout
 from vaekit.errors import VaekitError
 from vaekit.registry import datasets

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.cache import block_rows, build
-from vaekit.data.dataset import Dataset, PairedSplit, Progress, Split, at_least_one, finish
+from vaekit.data.dataset import Dataset, PairedSplit, Progress, Split, at_least_one, check_seed, finish
 from vaekit.data.digit_source import DigitSource, load_digits
 from vaekit.data.images import prepare
 from vaekit.data.textures import photographs, textures
@@ -155,8 +155,7 @@ def _make(
             f"missing must lie between 0 and {most:g}, not {missing:g}: each sample keeps one of its {modalities} "
             "modalities"
         )
-    if not 0 <= seed < 2**32:
-        raise VaekitError(f"seed must lie between 0 and {2**32 - 1}, not {seed}")
+    check_seed(seed)
     if backgrounds is None:
         grounds, pictures = textures(modalities)
         said = "the backgrounds are textures; data.backgrounds takes a folder of photographs"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.arrays import read_array
+from vaekit.data.array_files import read_array
 from vaekit.data.dataset import Dataset, Progress, Split, finish, holdout
 from vaekit.data.images import prepare
 from vaekit.errors import VaekitError
@@ -217,7 +217,7 @@ def _nchw(images: np.ndarray) -> Tensor:
 
 
 def _npz_part(file: Path) -> tuple[Tensor, Tensor]:
-    images, labels = read_array(file)
+    images, labels, *_ = read_array(file)
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or labels is None:
         raise VaekitError(f"{file} must hold uint8 'images' of shape (N, 32, 32, 3) and 'labels'")
     return _nchw(images), torch.from_numpy(labels.astype(np.int64))

@@ -82,7 +82,7 @@ def table(
     splits, begin = {}, 0
     for split, rows in parts.items():
         splits[split] = whole.rows(slice(begin, begin := begin + len(rows[:limit])))
-    protocol = {"image_size": image_size, "channels": channels, "split": how, "classes": classes}
+    protocol: dict[str, Any] = {"image_size": image_size, "channels": channels, "split": how, "classes": classes}
     return finish(str(root), splits, is_image=False, limit=limit, notes=notes, **protocol)
 
 

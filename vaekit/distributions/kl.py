@@ -15,7 +15,7 @@ from vaekit.distributions.mixture import GaussianMixture, as_mixture
 from vaekit.errors import VaekitError
 from vaekit.precision import at_least_float32, without_autocast
 
-__all__ = ["kl_divergence", "kl_method", "mixture_kl_lower_bound", "mixture_kl_upper_bound"]
+__all__ = ["kl_divergence", "kl_method", "mixture_kl_lower_bound", "mixture_kl_upper_bound", "space_of"]
 
 
 def kl_divergence(q: Distribution, p: Distribution, draws: Draws | None = None) -> Tensor:
@@ -140,6 +140,18 @@ def _plain(d: Distribution) -> Distribution:
 
 def _is_gaussian(d: Distribution) -> bool:
     return isinstance(d, Independent) and isinstance(d.base_dist, Normal) and len(d.event_shape) == 1
+
+
+def space_of(d: Distribution) -> str:
+    """Return where a distribution lives: `continuous`, `counting`, `one-hot` or `sphere`; empty where that is unknown.
+
+    Relaxed distributions live where the discrete ones do that they stand for.
+
+    Examples:
+        >>> space_of(Independent(Normal(torch.zeros(2), 1.0), 1))
+        'continuous'
+    """
+    return _extent(d)[0]
 
 
 def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:

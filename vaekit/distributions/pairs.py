@@ -1,4 +1,4 @@
-"""Densities of all pairs: every draw of a batch under every posterior of the batch."""
+"""Densities of all pairs: every draw under every posterior of a batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["pairwise_log_prob", "pairwise_log_prob_by_dimension"]
 
 
 def pairwise_log_prob(q: Distribution, z: Tensor) -> Tensor:
-    r"""Return $\log q(z_{si}\mid x_j)$ in nats for all pairs, shape (S, B, B) with i before j.
+    r"""Return $\log q(z_{si}\mid x_j)$ in nats for all pairs, shape (S, N, B) with i before j.
 
-    Gaussians and their mixtures go through products of matrices, in memory S B B K; any other distribution takes
-    S B B D.
+    Gaussians and their mixtures go through products of matrices, in memory S N B K; any other distribution takes
+    S N B D.
 
     Arguments:
         q: The posteriors, `batch_shape (B,)`.
-        z: The draws, shape (S, B, D).
+        z: The draws, shape (S, N, D): those of the same batch, with N = B, or others.
 
     Examples:
         >>> import torch
@@ -31,7 +31,7 @@ def pairwise_log_prob(q: Distribution, z: Tensor) -> Tensor:
     """
     gaussian = isinstance(q, GaussianMixture) or (isinstance(q, Independent) and isinstance(q.base_dist, Normal))
     if not gaussian or len(q.event_shape) != 1:
-        log_prob: Tensor = q.log_prob(_beside(z))
+        log_prob: Tensor = q.log_prob(_beside(z, q))
         return log_prob
     log_probs, loc, scale = as_mixture(q)
     # All pairs of draws and components, never times dimensions, in memory. The expanded square cancels, hence float64.
@@ -43,11 +43,11 @@ def pairwise_log_prob(q: Distribution, z: Tensor) -> Tensor:
 
 
 def pairwise_log_prob_by_dimension(q: Distribution, z: Tensor) -> Tensor:
-    r"""Return $\log q(z_{sid}\mid x_j)$ in nats for all pairs and dimensions, shape (S, B, B, D) with i before j.
+    r"""Return $\log q(z_{sid}\mid x_j)$ in nats for all pairs and dimensions, shape (S, N, B, D) with i before j.
 
     Arguments:
         q: The posteriors, `batch_shape (B,)`, of independent dimensions.
-        z: The draws, shape (S, B, D).
+        z: The draws, shape (S, N, D).
 
     Raises:
         VaekitError: `q` has no densities of single dimensions.
@@ -63,11 +63,10 @@ def pairwise_log_prob_by_dimension(q: Distribution, z: Tensor) -> Tensor:
             f"{type(q).__name__} has no densities of single dimensions: use a posterior of independent dimensions, "
             "such as 'gaussian'"
         )
-    log_prob: Tensor = q.base_dist.log_prob(_beside(z))
+    log_prob: Tensor = q.base_dist.log_prob(_beside(z, q))
     return log_prob
 
 
-def _beside(z: Tensor) -> Tensor:
-    """Return the draws (S, B, D) as values (S, B, B, D) for every posterior, without copying."""
-    draws, batch, dim = z.shape
-    return z.unsqueeze(-2).expand(draws, batch, batch, dim)
+def _beside(z: Tensor, q: Distribution) -> Tensor:
+    """Return the draws (S, N, D) as values (S, N, B, D) for every posterior, without copying."""
+    return z.unsqueeze(-2).expand(*z.shape[:-1], *q.batch_shape, z.shape[-1])

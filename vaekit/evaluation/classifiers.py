@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vaekit.data.dataset import Dataset, PairedSplit, Progress
 from vaekit.errors import VaekitError
-from vaekit.files import load_tensors, save_tensors
+from vaekit.files import load_tensors, save_tensors, sha256
 
 __all__ = ["Classifier", "Classifiers", "Kind", "train_classifiers"]
 
@@ -169,7 +169,9 @@ class Classifiers:
             name: Classifier(part["kind"], tuple(part["shape"]), part["classes"])
             for name, part in record["networks"].items()
         }
-        found = cls(networks, record["accuracy"], record["protocol"])
+        # Who judges is part of every figure's protocol.
+        judged = {**record["protocol"], "sha256": sha256(path)}
+        found = cls(networks, record["accuracy"], judged)
         found.networks.load_state_dict(tensors)
         return found
 

@@ -1,56 +1,15 @@
-"""Walks and draws in the latent space."""
+"""Walks in the latent space."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaekit.distributions import sphere
 from vaekit.errors import VaekitError
-from vaekit.evaluation.aggregate import Aggregate
-from vaekit.models import VAE, Model
+from vaekit.models import VAE
 
-__all__ = ["Source", "interpolate", "local_variants", "sample_latents"]
-
-Source: TypeAlias = Literal["prior", "aggregate-gaussian", "aggregate-mixture"]
-
-
-@torch.no_grad()
-def sample_latents(
-    model: Model,
-    count: int,
-    source: Source = "prior",
-    aggregate: Aggregate | None = None,
-    around: Distribution | None = None,
-) -> Tensor:
-    """Draw latents (count, D).
-
-    Arguments:
-        model: The model.
-        count: How many.
-        source: `"prior"`: p(z). `"aggregate-gaussian"`: the diagonal Gaussian with the moments of the aggregate
-            posterior. `"aggregate-mixture"`: the posterior of a training sample chosen at random, which is the
-            mixture that the model learned and gives near-reconstructions of training samples.
-        aggregate: The moments, for `"aggregate-gaussian"`.
-        around: The posteriors of training samples, one for each latent, for `"aggregate-mixture"`.
-
-    Raises:
-        VaekitError: What the source needs is not given.
-    """
-    if source == "prior":
-        return model.prior().sample((count,))
-    if source == "aggregate-gaussian":
-        if aggregate is None:
-            raise VaekitError("sampling from 'aggregate-gaussian' needs the aggregate posterior's moments")
-        device = model.last_layer.device
-        mean, scale = aggregate.mean.float().to(device), aggregate.variance.sqrt().float().to(device)
-        return mean + scale * torch.randn(count, len(mean), device=device)
-    if around is None:
-        raise VaekitError("sampling from 'aggregate-mixture' needs the posteriors of training samples")
-    return around.sample()
+__all__ = ["interpolate", "local_variants"]
 
 
 @torch.no_grad()

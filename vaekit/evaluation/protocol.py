@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,13 @@ from vaekit.errors import VaekitError, suggest
 from vaekit.evaluation.classifiers import Classifiers
 from vaekit.models import Model
 
-__all__ = ["Metric", "Options", "Result", "plain"]
+if TYPE_CHECKING:
+    from vaekit.evaluation.extractors import Extractor
+    from vaekit.evaluation.samplers import Sampler
+
+__all__ = ["Metric", "Options", "Result"]
+
+_SAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +30,21 @@ class Options:
 
     Arguments:
         split: The split.
-        samples: How many of its samples, chosen at random; all where there are fewer.
+        samples: How many of its samples, chosen at random; 1,000 or all where there are fewer if not given.
         seed: Seed of that choice and of every draw.
         particles: Particles per sample in importance sampling.
         batch_size: Samples at a time.
         classifiers: Classifiers of the modalities, for the coherence.
         classifiers_command: The command that trains them on the run's data, for the sentence that asks for them.
         binarize: Whether grey values are drawn as black or white, as in training.
+        extractor: The feature extractor of metrics that compare images by features.
+        no_extractor: What is to be done where such a metric has none, for the sentence that says so.
+        samplers: Where the latents of generated samples are drawn from (`vaekit.evaluation.samplers`);
+            `"reconstructions"` stands for the reconstructions of the samples of the split.
+        sampler: What draws them; made from the model and the data if not given.
+        store: A folder for features of generated images, from which an interrupted evaluation goes on.
+        weights_sha256: The hash of the weights, by which such features are known.
+        offline: Forbid downloads.
         progress: Called as `progress(done, total, what)` after every batch.
 
     Raises:
@@ -38,23 +52,44 @@ class Options:
     """
 
     split: str = "test"
-    samples: int = 1000
+    samples: int | None = None
     seed: int = 0
     particles: int = 512
     batch_size: int = 64
     classifiers: Classifiers | None = None
     classifiers_command: str = "vaekit classifiers DATA --out classifiers.safetensors"
     binarize: bool = False
+    extractor: Extractor | None = None
+    no_extractor: str = "give one with --extractor"
+    samplers: tuple[str, ...] = ("prior",)
+    sampler: Sampler | None = None
+    store: Path | None = None
+    weights_sha256: str | None = None
+    offline: bool = False
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         for name in ("samples", "particles", "batch_size"):
-            if getattr(self, name) < 1:
-                raise VaekitError(f"{name} must be 1 or more, not {getattr(self, name)}")
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise VaekitError(f"{name} must be 1 or more, not {number}")
         if self.seed < 0:
             raise VaekitError(f"seed must be 0 or more, not {self.seed}")
 
-    def rows(self, data: Dataset, split: str | None = None, count: int | None = None) -> Any:
+    def count(self, data: Dataset) -> int:
+        """Return the number of samples of the split that are taken.
+
+        Raises:
+            VaekitError: There is no such split, or it has fewer samples than were asked for.
+        """
+        whole = len(self._split(data, self.split))
+        if self.samples is not None and self.samples > whole:
+            raise VaekitError(
+                f"{self.samples:,} samples were asked for, and the split '{self.split}' of '{data.name}' has "
+                f"{whole:,}: ask for as many or fewer"
+            )
+        return self.samples or min(whole, _SAMPLES)
+
+    def rows(self, data: Dataset, split: str | None = None, at_most: int | None = None) -> Any:
         """Return the chosen samples of a split, in the order in which they lie there.
 
         They are not its first ones: data sets may be sorted by class.
@@ -62,19 +97,33 @@ class Options:
         Arguments:
             data: The data set.
             split: The split; that of the options if not given.
-            count: How many; as many as the options say if not given.
+            at_most: How many, or all where there are fewer; as many as `count` says if not given.
 
         Raises:
-            VaekitError: There is no such split.
+            VaekitError: There is no such split, or it has fewer samples than were asked for.
         """
-        name, count = split or self.split, count or self.samples
-        if name not in data.splits:
-            raise VaekitError(f"data set '{data.name}' has no split '{name}': {suggest(name, data.splits)}")
-        whole = data.splits[name]
-        if count >= len(whole):
+        whole = self._split(data, split or self.split)
+        wanted = at_most or self.count(data)
+        if wanted >= len(whole):
             return whole
         order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed))
-        return whole.rows(order[:count].sort().values)
+        return whole.rows(order[:wanted].sort().values)
+
+    def require_extractor(self) -> Extractor:
+        """Return the feature extractor.
+
+        Raises:
+            VaekitError: There is none.
+        """
+        if self.extractor is None:
+            raise VaekitError(f"this metric needs a feature extractor: {self.no_extractor}")
+        return self.extractor
+
+    @staticmethod
+    def _split(data: Dataset, name: str) -> Any:
+        if name not in data.splits:
+            raise VaekitError(f"data set '{data.name}' has no split '{name}': {suggest(name, data.splits)}")
+        return data.splits[name]
 
     def batches(self, model: Model, data: Dataset, rows: Split | PairedSplit, what: str) -> Iterator[Any]:
         """Yield samples in batches on the model's device, and report on them.
@@ -108,7 +157,7 @@ class Result:
 
     Arguments:
         values: Its figures: numbers and `Estimate`s, by name and nested as is apt.
-        protocol: What they depend on besides the options that all metrics share.
+        protocol: What two of them must have in common to be compared, besides data, split and number of samples.
         notes: Sentences that a reader of the figures should know.
     """
 
@@ -123,22 +172,8 @@ class Metric:
 
     Arguments:
         about: One line.
-        compute: Model, data set and options to figures.
+        compute: Model, data set and options to figures, one result for each protocol.
     """
 
     about: str
-    compute: Callable[[Any, Dataset, Options], Result]
-
-
-def plain(value: Any) -> Any:
-    """Return figures as JSON has them: dataclasses and mappings as objects, NaN as null.
-
-    Examples:
-        >>> plain({1: float("nan"), ("a", "b"): 0.5})
-        {'1': None, 'a+b': 0.5}
-    """
-    if is_dataclass(value):
-        value = {part.name: getattr(value, part.name) for part in fields(value)}
-    if isinstance(value, Mapping):
-        return {"+".join(key) if isinstance(key, tuple) else str(key): plain(part) for key, part in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+    compute: Callable[[Any, Dataset, Options], Iterator[Result]]

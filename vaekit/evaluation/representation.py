@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from vaekit.errors import VaekitError
+from vaekit.evaluation.information import kl_by_dimension
 from vaekit.models.vae import VAE
 
 __all__ = ["active_neurons", "knn_accuracy", "lifetime_sparsity", "representation"]
@@ -88,14 +89,8 @@ def active_neurons(model: VAE, batches: Iterable[Tensor], threshold: float = 0.0
     """
     total, count = torch.zeros(()), 0
     for x in batches:
-        q, p = model.encode(x), model.prior()
-        if not isinstance(q, Independent) or not isinstance(p, Independent):
-            raise VaekitError("active neurons need a posterior and a prior of independent dimensions")
-        try:
-            kl = torch.distributions.kl_divergence(q.base_dist, p.base_dist)
-        except NotImplementedError as error:
-            raise VaekitError("active neurons need a posterior whose KL to the prior has a closed form") from error
-        total, count = total.to(kl.device) + kl.double().sum(0), count + len(x)
+        kl = kl_by_dimension(model.encode(x), model.prior())
+        total, count = total.to(kl.device) + kl.sum(0), count + len(x)
     if count == 0:
         raise VaekitError("active neurons need at least one batch")
     return float((total / count > threshold).double().mean())

@@ -26,8 +26,8 @@ class Delta(Posterior):
 
     A point has no density, so that its KL to every prior is infinite: terms that need a finite one are refused, and no
     objective with this posterior is a bound. `log_prob` is the logarithm of a probability, 0 at the point and -inf
-    elsewhere. Nothing ties the codes to the prior, and a learned prior would learn nothing: draw latents from the
-    aggregate posterior (`vaekit sample RUN --from aggregate-gaussian`).
+    elsewhere. Nothing ties the codes to the prior, and a learned prior would learn nothing: draw latents from a
+    density that is fitted to the codes, as the paper does (`vaekit sample RUN --from expost-mixture`).
 
     References:
         From Variational to Deterministic Autoencoders, Ghosh, Sajjadi, Vergari, Black and Schölkopf, 2019,

@@ -10,19 +10,23 @@ from typing import Any
 
 # Public name -> the module it lives in.
 _EXPORTS = {
+    "Comparison": "comparison",
     "Panel": "curves",
     "Progress": "progress",
     "RunRecord": "record",
+    "compare": "comparison",
     "decode_progress": "progress",
     "draw_curves": "curves",
     "latent_map": "plots",
     "panels_of": "curves",
+    "portray": "portrait",
     "read_record": "record",
     "save_grid": "images",
     "side_by_side": "images",
     "tile": "images",
     "to_uint8": "images",
     "write_report": "report",
+    "write_side_by_side": "several_runs",
 }
 
 __all__ = sorted(_EXPORTS)

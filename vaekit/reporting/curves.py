@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from vaekit.errors import VaekitError
+from vaekit.reporting.canvas import COLOURS, INK, new_figure, save_figure, style
 from vaekit.reporting.wording import number, title_of, unit_of
 
 __all__ = ["Panel", "draw_curves", "panels_of"]
 
-# Okabe and Ito's palette, told apart by colour-blind readers: two of its colours on white, two on a dark ground.
-_COLOURS = {False: ("#0072b2", "#d55e00"), True: ("#56b4e9", "#e69f00")}
-_INK = {False: ("#ffffff", "#24292f", "#d0d7de"), True: ("#161b22", "#d7dde4", "#3a424c")}
 _SPLITS = {"train": "training", "valid": "validation"}
 # Terms that are read against each other share a panel: title, then the terms with their names in the legend.
 _TOGETHER = {
@@ -32,6 +25,7 @@ _TOGETHER = {
     "gradient norms": {"vae_gradient_norm": "VAE", "discriminator_gradient_norm": "discriminator"},
 }
 _FIRST = ("loss", "bits_per_dim", "reconstruction")
+_DASHES: tuple[Any, ...] = ("--", (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _POINTS = 400  # More than this no screen can show; above it, neighbours are averaged.
 _LARGEST = 1e30  # Larger values overflow inside matplotlib's transforms.
 
@@ -128,23 +122,15 @@ def draw_curves(
         raise VaekitError("there are no curves to draw: the metrics hold no finite values")
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    paper, ink, faint = _INK[dark]
-    figure = Figure(
-        figsize=(4.4 * columns, 2.9 * rows), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor=paper
-    )
+    figure = new_figure(4.4 * columns, 2.9 * rows, dark)
     for index, panel in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, index + 1, facecolor=paper)
-        _draw(axes, panel, _COLOURS[dark], ink)
-        axes.tick_params(colors=ink, labelsize=9, length=3)
-        axes.grid(color=faint, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(faint)
-        axes.set_axisbelow(True)
+        _draw(figure.add_subplot(rows, columns, index + 1), panel, dark)
     return save_figure(figure, format)
 
 
-def _draw(axes: Axes, panel: Panel, colours: tuple[str, str], ink: str) -> None:
+def _draw(axes: Axes, panel: Panel, dark: bool) -> None:
     everything = [value for _, values in panel.series.values() for value in values]
+    style(axes, dark, panel.title, "step", panel.unit)
     if min(everything) > 0 and max(everything) / min(everything) > 30:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -155,24 +141,21 @@ def _draw(axes: Axes, panel: Panel, colours: tuple[str, str], ink: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     for index, (name, (steps, values)) in enumerate(panel.series.items()):
         x, y = _thin(steps), _thin(values)
-        # Never by colour alone: the second series is dashed or marked.
-        second = index > 0 or name == "validation"
-        style: dict[str, Any] = {"color": colours[second], "linewidth": 1.9 if second else 1.3}
+        # Never by colour alone: every further series is dashed in its own way, or marked.
+        later = index or int(name == "validation")
+        drawn: dict[str, Any] = {"color": COLOURS[dark][later % len(COLOURS[dark])], "linewidth": 1.9 if later else 1.3}
         if name == "validation":
-            style |= {"marker": "o", "markersize": 3.2, "markevery": max(1, len(x) // 12)}
-        elif second:
-            style |= {"linestyle": "--"}
+            drawn |= {"marker": "o", "markersize": 3.2, "markevery": max(1, len(x) // 12)}
+        elif index:
+            drawn |= {"linestyle": _DASHES[(index - 1) % len(_DASHES)]}
         if len(x) == 1:
-            style |= {"marker": "o", "markersize": 5}
-        axes.plot(x, y, label=name, **style)
-    axes.set_title(panel.title, loc="left", fontsize=11, fontweight="bold", color=ink, parse_math=False)
-    axes.set_xlabel("step", fontsize=9, color=ink)
-    axes.set_ylabel(panel.unit, fontsize=9, color=ink, parse_math=False)
+            drawn |= {"marker": "o", "markersize": 5}
+        axes.plot(x, y, label=name, **drawn)
     # Beside the title where there is room, else where the curves leave some.
     beside: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "ncols": 2}
-    roomy = len(panel.title) + sum(map(len, panel.series)) <= 42
+    roomy = len(panel.title) + sum(map(len, panel.series)) <= 42 and len(panel.series) <= 2
     axes.legend(
-        **beside if roomy else {"loc": "best"}, frameon=False, fontsize=8.5, labelcolor=ink, borderaxespad=0.2,
+        **beside if roomy else {"loc": "best"}, frameon=False, fontsize=8.5, labelcolor=INK[dark], borderaxespad=0.2,
         handlelength=1.6, columnspacing=1.0,
     )  # fmt: skip
 
@@ -183,15 +166,3 @@ def _thin(values: Sequence[float]) -> np.ndarray:
     if len(array) <= _POINTS:
         return array
     return np.array([part.mean() for part in np.array_split(array, _POINTS)])
-
-
-def save_figure(figure: Figure, format: Literal["png", "svg"]) -> bytes:
-    """Return a figure as the bytes of a picture, the same whenever it is drawn."""
-    buffer = io.BytesIO()
-    # matplotlib salts the names inside an SVG at random unless told.
-    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "vaekit"}):
-        # A user's term may be named in a script that the font has not: an empty box then, no alarm.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        metadata: dict[str, Any] = {"Date": None} if format == "svg" else {"Software": None}
-        figure.savefig(buffer, format=format, dpi=144, metadata=metadata, facecolor=figure.get_facecolor())
-    return buffer.getvalue()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["details", "embed_file", "escape", "figure", "flatten", "notice", "page", "table"]
+__all__ = ["details", "embed_file", "escape", "figure", "flatten", "notice", "page", "table", "themed"]
 
 _SMALL = 300_000  # Pictures up to so many bytes are embedded as they are.
 
@@ -36,6 +36,8 @@ p { margin: .4rem 0; max-width: 76ch; }
 .notice { border-left: 4px solid var(--warn); background: var(--warn-card); padding: .6rem .9rem; margin: .8rem 0;
   border-radius: 0 6px 6px 0; max-width: none; }
 .large { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 1.2rem; }
+.row { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(220px, 420px); gap: 1rem; overflow-x: auto; }
+.pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 1.2rem; }
 .small { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 220px), 1fr)); gap: 1rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 1rem; }
 figure { margin: 0; min-width: 0; }
@@ -82,6 +84,22 @@ def figure(source: str, alt: str, caption: str = "", dark: str = "") -> str:
     if dark:
         image = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">{image}</picture>'
     return f"<figure>{image}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
+
+
+def themed(draw: Callable[..., bytes], kind: str, alt: str, caption: str = "") -> str:
+    """Return a figure for light pages and for dark ones.
+
+    Arguments:
+        draw: Takes `dark` as a keyword and returns the bytes of a picture, of the colours of `vaekit.reporting.canvas`.
+        kind: The type of image, as `data_uri` takes it.
+        alt: What is seen, in words.
+        caption: What stands below.
+    """
+    from vaekit.reporting.canvas import darkened
+
+    light = draw(dark=False)
+    dark = darkened(light) if kind == "svg+xml" else draw(dark=True)
+    return figure(data_uri(light, kind), alt, caption, data_uri(dark, kind))
 
 
 def data_uri(payload: bytes, kind: str) -> str:

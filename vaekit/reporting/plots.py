@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaekit.errors import VaekitError
-from vaekit.reporting.curves import save_figure
+from vaekit.reporting.canvas import INK, PAPER, new_figure, save_figure, style
 
-__all__ = ["latent_map"]
+__all__ = ["draw_map", "latent_map", "principal_components"]
 
-# Tol's muted scheme with a grey: ten colours that colour-blind readers can mostly tell apart.
-_CLASSES = (
-    "#332288",
-    "#88ccee",
-    "#44aa99",
-    "#117733",
-    "#999933",
-    "#ddcc77",
-    "#cc6677",
-    "#882255",
-    "#aa4499",
-    "#888888",
-)
+# Tol's muted scheme with a grey, lighter on a dark ground: ten colours that colour-blind readers can mostly tell apart.
+_CLASSES = {
+    False: [
+        "#332288",
+        "#88ccee",
+        "#44aa99",
+        "#117733",
+        "#999933",
+        "#ddcc77",
+        "#cc6677",
+        "#882255",
+        "#aa4499",
+        "#888888",
+    ],
+    True: [
+        "#9d92f5",
+        "#88ccee",
+        "#44aa99",
+        "#3fb364",
+        "#b5b54a",
+        "#ddcc77",
+        "#e07a8b",
+        "#d4679b",
+        "#c77bbb",
+        "#a0a0a0",
+    ],
+}
 
 
 def latent_map(means: Tensor, labels: Tensor | None = None) -> bytes:
@@ -55,41 +69,48 @@ def latent_map(means: Tensor, labels: Tensor | None = None) -> bytes:
     x = means.detach().double().cpu()
     if not x.isfinite().all():
         raise VaekitError("latent_map takes finite latents, and some of these are NaN or infinite")
-    points, shares = _principal(x)
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    points, shares = principal_components(x)
+    return draw_map(points, shares, None if labels is None else labels.detach().cpu().numpy())
+
+
+def draw_map(
+    points: np.ndarray, shares: Sequence[float], labels: np.ndarray | None = None, *, dark: bool = False
+) -> bytes:
+    """Draw points that `principal_components` gave, a PNG; see `latent_map`.
+
+    Arguments:
+        points: The points (N, 2).
+        shares: The share of the variance that each component carries.
+        labels: One number per point (N,), or `None`.
+        dark: Whether it will stand on a dark ground.
+    """
+    figure, colours = new_figure(6.4, 5.6, dark), _CLASSES[dark]
     axes = figure.add_subplot()
-    style: dict[str, Any] = {"s": min(30.0, max(3.0, 12000 / len(points))), "alpha": 0.7, "linewidths": 0}
-    values = None if labels is None else labels.detach().cpu().numpy()
-    classes = np.unique(values) if values is not None else np.array([])
-    if values is None:
-        axes.scatter(*points.T, color=_CLASSES[0], **style)
-    elif len(classes) <= len(_CLASSES) and np.array_equal(classes, np.round(classes)):
-        for colour, label in zip(_CLASSES, classes, strict=False):
-            rows = points[values == label]
-            axes.scatter(*rows.T, color=colour, **style)
-            x0, y0 = np.median(rows, 0)
-            box = {
-                "boxstyle": "circle,pad=0.25",
-                "facecolor": "white",
-                "edgecolor": colour,
-                "linewidth": 2,
-                "alpha": 0.9,
-            }
-            axes.text(x0, y0, f"{label:g}", ha="center", va="center", fontweight="bold", color="#24292f", bbox=box)
+    first, second = (
+        f"{name} principal component ({share:.0%} of the variance)"
+        for name, share in zip(("first", "second"), shares, strict=True)
+    )
+    style(axes, dark, x=first, y=second)
+    dots: dict[str, Any] = {"s": min(30.0, max(3.0, 12000 / len(points))), "alpha": 0.7, "linewidths": 0}
+    classes = np.unique(labels) if labels is not None else np.array([])
+    if labels is None:
+        axes.scatter(*points.T, color=colours[0], **dots)
+    elif len(classes) <= len(colours) and np.array_equal(classes, np.round(classes)):
+        for colour, label in zip(colours, classes, strict=False):
+            rows = points[labels == label]
+            axes.scatter(*rows.T, color=colour, **dots)
+            x, y = np.median(rows, 0)
+            box = {"boxstyle": "circle,pad=0.25", "facecolor": PAPER[dark], "edgecolor": colour, "linewidth": 2}
+            axes.text(x, y, f"{label:g}", ha="center", va="center", fontweight="bold", color=INK[dark], bbox=box)
     else:
-        drawn = axes.scatter(points[:, 0], points[:, 1], c=values, cmap=colormaps["viridis"], **style)
-        figure.colorbar(drawn, ax=axes)
-    for name, axis, share in zip(("first", "second"), (axes.xaxis, axes.yaxis), shares, strict=True):
-        axis.set_label_text(f"{name} principal component ({share:.0%} of the variance)")
+        drawn = axes.scatter(points[:, 0], points[:, 1], c=labels, cmap=colormaps["viridis"], **dots)
+        figure.colorbar(drawn, ax=axes).ax.tick_params(colors=INK[dark])
     axes.set_aspect("equal", adjustable="datalim")
-    axes.grid(color="#d0d7de", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, "png")
 
 
-def _principal(x: Tensor) -> tuple[np.ndarray, list[float]]:
-    """Return the rows on their first two principal components (N, 2), and the share of variance of each."""
+def principal_components(x: Tensor) -> tuple[np.ndarray, list[float]]:
+    """Return latents (N, D) on their first two principal components (N, 2), and the share of variance of each."""
     centred = x - x.mean(0)
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(x))
     top = directions[:, [-1, -2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 import yaml
 
 from vaekit.errors import VaekitError
+from vaekit.evaluation.records import Record, read_records
+from vaekit.files import sha256
 
 __all__ = ["RunRecord", "read_record"]
 
@@ -30,6 +33,10 @@ class RunRecord:
         lines: The lines of metrics that can be read, each with `split` and `step`.
         epoch_pictures: Kind of picture to (epoch, file), in order of epochs.
         pictures: The other pictures.
+        latent: What `vaekit.reporting.portrait` kept of the latent space; empty where it is not there or of other
+            weights.
+        evaluation: The figures of `evaluation.json`.
+        weights_sha256: The hash of the weights; empty where there are none.
         problems: Sentences about what is missing or damaged.
     """
 
@@ -40,6 +47,9 @@ class RunRecord:
     lines: list[dict[str, Any]]
     epoch_pictures: dict[str, list[tuple[int, Path]]]
     pictures: list[Path]
+    latent: dict[str, Any]
+    evaluation: list[Record]
+    weights_sha256: str
     problems: list[str]
 
     @property
@@ -55,6 +65,16 @@ class RunRecord:
     def of_split(self, split: str) -> list[dict[str, Any]]:
         """Return the lines of one split."""
         return [line for line in self.lines if line["split"] == split]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The line of the lowest validation loss; there must be one."""
+
+        def loss(line: dict[str, Any]) -> float:
+            value = line.get("loss")
+            return value if isinstance(value, int | float) and not math.isnan(value) else math.inf
+
+        return min(self.of_split("valid"), key=loss)
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -78,12 +98,7 @@ def read_record(out: str | Path) -> RunRecord:
     except yaml.YAMLError:
         problems.append("config.yaml is not readable YAML.")
         config = {}
-    environment_text = _text(out / "environment.json", problems)
-    try:
-        environment = json.loads(environment_text or "{}")
-    except ValueError:
-        problems.append("environment.json is not readable JSON.")
-        environment = {}
+    environment = _json(out / "environment.json", problems)
     lines = _lines(_text(out / "metrics.jsonl", problems), problems)
     by_kind: dict[str, list[tuple[int, Path]]] = {}
     others: list[Path] = []
@@ -93,7 +108,28 @@ def read_record(out: str | Path) -> RunRecord:
         else:
             others.append(path)
     by_kind = {kind: sorted(pictures) for kind, pictures in by_kind.items()}
-    return RunRecord(out, mapping(config), config_text, mapping(environment), lines, by_kind, others, problems)
+    weights = out / "model.safetensors"
+    sha = sha256(weights) if weights.is_file() else ""
+    latent = _json(out / "latent.json", problems) if (out / "latent.json").is_file() else {}
+    if sha and latent.get("weights_sha256", sha) != sha:
+        problems.append("latent.json is of other weights than those of the run; `vaekit report` makes it again.")
+        latent = {}
+    try:
+        evaluation = read_records(out)
+    except VaekitError as error:
+        problems.append(f"{error}.")
+        evaluation = []
+    return RunRecord(
+        out, mapping(config), config_text, environment, lines, by_kind, others, latent, evaluation, sha, problems
+    )
+
+
+def _json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return mapping(json.loads(_text(path, problems) or "{}"))
+    except ValueError:
+        problems.append(f"{path.name} is not readable JSON.")
+        return {}
 
 
 def _text(path: Path, problems: list[str]) -> str:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
-__all__ = ["duration", "number", "title_of", "unit_of"]
+__all__ = ["duration", "figure_title", "number", "title_of", "unit_of", "value_of", "when"]
 
-_TITLES = {"bits_per_dim": "bits/dim", "kl": "KL", "negative_elbo": "negative ELBO", "r1": "R1 penalty"}
+_TITLES = {
+    "bits_per_dim": "bits/dim",
+    "negative_elbo": "negative ELBO",
+    "r1": "R1 penalty",
+    "log_likelihood": "log p(x)",
+    "latent": "latent space",
+    "frechet": "Fréchet distance",
+    "kernel": "kernel distance",
+}
+_SPELLED = {
+    **{word: word.upper() for word in ("dci", "elbo", "fid", "gan", "kid", "kl", "lpips", "mig", "nll", "psnr", "sap",
+                                       "ssim")},
+    "isc": "inception score",
+    "frechet": "Fréchet",
+}  # fmt: skip
+# These names are given by the evaluation only to figures of the network that defines them.
+_INCEPTION = ("fid", "kid", "isc")
 
 
 def number(value: float, *, padded: bool = False) -> str:
@@ -56,7 +73,7 @@ def title_of(term: str) -> str:
     """
     if term in _TITLES:
         return _TITLES[term]
-    return " ".join({"kl": "KL", "gan": "GAN"}.get(word, word) for word in term.split("_"))
+    return " ".join(_SPELLED.get(word, word) for word in term.split("_"))
 
 
 def unit_of(term: str, regularizers: Collection[str]) -> str:
@@ -69,3 +86,37 @@ def unit_of(term: str, regularizers: Collection[str]) -> str:
     if term in ("loss", "reconstruction", "negative_elbo") or term in regularizers:
         return "nats per sample"
     return "bits per dimension" if term == "bits_per_dim" else ""
+
+
+def value_of(line: Mapping[str, Any], term: str) -> str:
+    """Return a term of a line of metrics as a table shows it; an empty string where it is not there."""
+    value = line.get(term)
+    if not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    return f"{value:.3f}" if term == "bits_per_dim" else number(value, padded=True)
+
+
+def when(line: Mapping[str, Any]) -> str:
+    """Say when a line of metrics was written: its epoch, counted from 1, or its step."""
+    epoch = line.get("epoch")
+    return f"epoch {epoch + 1}" if isinstance(epoch, int) else f"step {line['step']}"
+
+
+def figure_title(name: str, protocol: Mapping[str, Any]) -> str:
+    """Write the dotted name of a figure of an evaluation, with its extractor where it was made with one.
+
+    Arguments:
+        name: The name.
+        protocol: The figure's protocol.
+
+    Examples:
+        >>> figure_title("sharpness.ratio", {}), figure_title("fid", {"extractor": {"name": "inception-v3-compat"}})
+        ('sharpness: ratio', 'FID')
+        >>> figure_title("frechet_distance", {"extractor": {"name": "mobilenet.ts"}})
+        'Fréchet distance (mobilenet.ts)'
+    """
+    words = ": ".join(title_of(part) for part in name.split("."))
+    extractor = protocol.get("extractor")
+    if name.startswith(_INCEPTION) or not isinstance(extractor, Mapping) or "name" not in extractor:
+        return words
+    return f"{words} ({extractor['name']})"

@@ -61,13 +61,17 @@ class DatasetContract(Contract):
         assert "\n" not in sentence
 
     def test_splits(self, root: Path) -> None:
-        """Training and validation samples of one shape: uint8 images (N, C, H, W) or float32."""
+        """Training and validation samples of one shape: uint8 images (N, C, H, W) or float32; factors as named."""
         data = self.load(root)
         assert {"train", "valid"} <= set(data.splits)
         for name, split in data.splits.items():
             assert len(split), f"the split {name} is empty"
             assert split.shape == data.shape
             assert split.labels is None or (split.labels.shape, split.labels.dtype) == ((len(split),), torch.int64)
+            if data.factor_names:
+                factors = split.factors
+                assert factors is not None, f"the split {name} has no factors"
+                assert (factors.shape, factors.dtype) == ((len(split), len(data.factor_names)), torch.int64)
             for part in parts(split).values():
                 assert len(part) == len(split)
                 self.check_samples(part)
@@ -126,9 +130,10 @@ def parts(split: Split | PairedSplit) -> Mapping[str, Split]:
 
 
 def same(first: Split | PairedSplit, second: Split | PairedSplit) -> bool:
-    """Return whether two splits hold the same samples, of which the same is available."""
-    masks = [part.available for part in (first, second) if isinstance(part, PairedSplit) and part.available is not None]
-    if len(masks) == 1 or (len(masks) == 2 and not torch.equal(*masks)):
-        return False
+    """Return whether two splits hold the same samples, of which the same is available and known."""
+    for name in ("available", "labels", "factors"):
+        tables = [table for part in (first, second) if (table := getattr(part, name, None)) is not None]
+        if len(tables) == 1 or (len(tables) == 2 and not torch.equal(*tables)):
+            return False
     others = parts(second)
     return all(torch.equal(part.samples, others[name].samples) for name, part in parts(first).items())
