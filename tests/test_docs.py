@@ -309,7 +309,7 @@ def test_set_up_lines_are_those_of_ci() -> None:
         for line in body.splitlines()
         if line.startswith("pip install -e")
     ]
-    assert lines == ["pip install -e . && vaekit run gamix", 'pip install -e ".[test]" && pytest']
+    assert lines == ["pip install -e . && vaekit run gamix", 'pip install -e ".[test]" && pytest -n 2 --dist loadfile']
     run = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert [line.strip() for line in run if "pip install -e" in line and not line.lstrip().startswith("#")] == lines
 

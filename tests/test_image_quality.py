@@ -70,9 +70,12 @@ class Echo(nn.Module):
 
 
 class Draws:
-    """A sampler that draws from the prior of a model, or what a function makes of a block's number."""
+    """A sampler of a data set that draws what a function gives for a count."""
 
-    def __init__(self, draw: Callable[[int], Tensor]) -> None:
+    seed, binarize = 0, False
+
+    def __init__(self, data: Dataset, draw: Callable[[int], Tensor]) -> None:
+        self.data = data
         self._draw = draw
 
     def draw(self, source: str, count: int, seed: int, block: int = 0) -> Tensor:
@@ -140,7 +143,7 @@ def test_psnr_is_the_mean_of_images_that_differ() -> None:
 def test_figures_do_not_depend_on_the_batch_size() -> None:
     run = vk.recipe("vae", data="digits", trainer={"max_steps": 1})
     model, data = run.model.eval(), run.data
-    sampler = Draws(lambda count: model.prior().sample((count,)))
+    sampler = Draws(data, lambda count: model.prior().sample((count,)))
     options = Options(samples=100, binarize=True, seed=3, sampler=sampler, samplers=("prior", "reconstructions"))  # type: ignore[arg-type]
     for metric in (reconstruction, sample_sharpness):
         runs = (metric(model, data, replace(options, batch_size=size)) for size in (7, 64))
@@ -159,7 +162,7 @@ def test_sharpness_of_samples_is_compared_with_that_of_the_split() -> None:
     images = pictures(20, (1, 16, 16))
     blurred = F.avg_pool2d(images.float() / 127.5 - 1, 3, stride=1, padding=1, count_include_pad=False)
     data = Dataset("pictures", Split(images), Split(images), Split(images))
-    options = Options(sampler=Draws(lambda count: blurred[:count]))  # type: ignore[arg-type]
+    options = Options(sampler=Draws(data, lambda count: blurred[:count]))  # type: ignore[arg-type]
     (result,) = sample_sharpness(Echo(lambda x: x), data, options)  # type: ignore[arg-type]
     assert result.protocol["sampler"] == "prior"
     assert result.values["samples"].count == 20

@@ -44,9 +44,12 @@ class Model(nn.Module):
 
 
 class Draws:
-    """A sampler whose sources are functions from a count to images."""
+    """A sampler of a data set whose sources are functions from a count to images."""
 
-    def __init__(self, **sources: Callable[[int], Tensor]) -> None:
+    seed, binarize = 0, False
+
+    def __init__(self, data: Dataset, **sources: Callable[[int], Tensor]) -> None:
+        self.data = data
         self.sources = sources
 
     def draw(self, source: str, count: int, seed: int, block: int = 0) -> Tensor:
@@ -71,7 +74,7 @@ def copies(data: Dataset) -> Callable[[int], Tensor]:
 
 
 def check(data: Dataset, sources: dict[str, Callable[[int], Tensor]], **options: object) -> list[dict]:
-    asked = Options(sampler=Draws(**sources), samplers=tuple(sources), samples=600, **options)  # type: ignore[arg-type]
+    asked = Options(sampler=Draws(data, **sources), samplers=tuple(sources), samples=600, **options)  # type: ignore[arg-type]
     found = [
         {**plain(result.values), **plain(result.protocol), "notes": result.notes}
         for result in memorisation(Model(), data, asked)  # type: ignore[arg-type]
@@ -153,7 +156,7 @@ def test_suspects_are_the_nearest_samples_beside_their_neighbours(data: Dataset)
         images[[5, 77]] = train[[1999, 3]] / 255.0
         return images
 
-    options = Options(sampler=Draws(prior=few), samples=300)  # type: ignore[arg-type]
+    options = Options(sampler=Draws(data, prior=few), samples=300)  # type: ignore[arg-type]
     samples, neighbours, distances = suspects(Model(), data, options, count=4)  # type: ignore[arg-type]
     assert samples.dtype == neighbours.dtype == torch.uint8
     assert samples.shape == neighbours.shape == (4, *SHAPE)
@@ -175,12 +178,12 @@ def test_float_images_are_compared_as_bytes(data: Dataset) -> None:
 
 
 def test_what_cannot_be_judged(data: Dataset) -> None:
-    options = Options(sampler=Draws(prior=fresh), split="train")  # type: ignore[arg-type]
+    options = Options(sampler=Draws(data, prior=fresh), split="train")  # type: ignore[arg-type]
     with pytest.raises(VaekitError, match="take the split 'test' or 'valid'"):
         next(memorisation(Model(), data, options))  # type: ignore[arg-type]
     table = Dataset("table", Split(torch.rand(9, 4)), Split(torch.rand(9, 4)), is_image=False)
     with pytest.raises(VaekitError, match="compares images"):
         next(memorisation(Model(), table, Options(split="valid")))  # type: ignore[arg-type]
-    asked = Options(sampler=Draws(prior=fresh), samples=50)  # type: ignore[arg-type]
+    asked = Options(sampler=Draws(data, prior=fresh), samples=50)  # type: ignore[arg-type]
     (few,) = memorisation(Model(), data, asked)  # type: ignore[arg-type]
     assert "1 % quantile of 50 distances" in few.notes[0]

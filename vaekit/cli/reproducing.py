@@ -83,14 +83,15 @@ def reproduce(
 
 def _show(table: Table, made: Measured | None, console: Console) -> None:
     """Print a table with what is to be said of it; what the project measured, if nothing else is given."""
+    from textwrap import wrap
+
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
 
-    from vaekit.reproducing.writing import cited, command_of, grid, lines_below
+    from vaekit.reproducing.writing import cited, command_of, fitted, grid, lines_below
 
     shown = made or table.ours
-    head, rows = grid(table, shown)
     console.print(Text(f"{table.name}  {table.title}", style="bold"))
     for line in (
         cited(table.source),
@@ -98,12 +99,15 @@ def _show(table: Table, made: Measured | None, console: Console) -> None:
         f"here: {table.difference.strip()}",
     ):
         console.print(Text(line))
-    drawn = Grid(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for place, column in enumerate(head):
-        drawn.add_column(Text(column), justify="right" if place else "left", overflow="fold")
-    for cells in rows:
-        drawn.add_row(*map(Text, cells))
-    console.print(drawn)
+    for first, *others in fitted(*grid(table, shown), console.width):
+        drawn = Grid(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for place, column in enumerate(first):
+            least = max(map(len, [*column.split(), *(cells[place] for cells in others)]))
+            broken = "\n".join(wrap(column, least))
+            drawn.add_column(Text(broken), justify="right" if place else "left", overflow="fold")
+        for cells in others:
+            drawn.add_row(*map(Text, cells))
+        console.print(drawn)
     if shown is not None:
         for line in lines_below(table, shown):
             console.print(Text(line))

@@ -13,9 +13,9 @@ from typing import Any
 from vaekit.errors import VaekitError
 from vaekit.files import save_json
 
-__all__ = ["FORMAT", "Record", "digest", "keep_record", "plain", "read_records"]
+__all__ = ["Record", "digest", "keep_record", "plain", "read_records"]
 
-FORMAT = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def read_records(out: str | Path) -> list[Record]:
         version = content["format"]
         names = [part.name for part in fields(Record)]
         records = (
-            [] if version != FORMAT else [Record(**{n: record[n] for n in names}) for record in content["records"]]
+            [] if version != _FORMAT else [Record(**{n: record[n] for n in names}) for record in content["records"]]
         )
         if not all(isinstance(part, Mapping) for each in records for part in (each.values, each.protocol, each.made)):
             raise TypeError("values, protocol and circumstances are objects")
     except (ValueError, TypeError, KeyError) as error:
         raise VaekitError(f"{path} is damaged and cannot be read: move it away and evaluate again") from error
-    if version != FORMAT:
-        raise VaekitError(f"{path} has format {version}, and this version reads {FORMAT}: move it away, evaluate again")
+    if version != _FORMAT:
+        raise VaekitError(f"{path} has format {version}, and this version reads {_FORMAT}: move it away, evaluate again")
     return records
 
 
@@ -107,5 +107,5 @@ def keep_record(out: str | Path, record: Record) -> Path:
     kept = [old for old in read_records(out) if (old.metric, old.digest) != (record.metric, record.digest)]
     shown = [{**plain(each), "digest": each.digest} for each in (*kept, record)]
     path = Path(out) / "evaluation.json"
-    save_json(path, {"format": FORMAT, "records": shown})
+    save_json(path, {"format": _FORMAT, "records": shown})
     return path

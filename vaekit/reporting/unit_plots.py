@@ -60,7 +60,8 @@ def draw_units(
         axes.bar(places[lost], heights[lost], color=gone, hatch="///", linewidth=0, label=f"dead: {lost.sum()}")
         axes.plot(places[lost], heights[lost], "x", color=gone, markersize=6 if len(order) <= 64 else 3, clip_on=False)
     # Room for the legend above the bars.
-    bottom, top = (0.0, heights.max()) if threshold is None else (least, max(heights.max(), threshold))
+    # A KL of one draw may come out below zero.
+    bottom, top = (min(0.0, heights.min()), heights.max()) if threshold is None else (least, max(heights.max(), threshold))
     axes.set_ylim(bottom, top * (1.35 if threshold is None else (top / bottom) ** 0.4) or 1.0)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))

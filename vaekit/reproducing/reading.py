@@ -121,7 +121,7 @@ def measured(
     rows: dict[str, MadeRow] = {}
     dates, machines = [], []
     protocols: dict[str, tuple[Record, Path]] = {}
-    notes: dict[str, list[str]] = {}
+    notes: dict[str, list[tuple[str, str]]] = {}
     for name, outs in places.items():
         found: dict[str, list[float]] = {}
         trained = []
@@ -149,7 +149,7 @@ def measured(
                     )
                 for note in record.notes:
                     if not note.startswith(_ASIDE):
-                        notes.setdefault(f"{title}: {note}", []).append(name)
+                        notes.setdefault(note, []).append((title, name))
         if trained:
             seconds = sum(each["seconds"] for each in trained) / len(trained)
             rows[name] = MadeRow(figures=found, steps=trained[0]["steps"], seconds=round(seconds, 1))
@@ -166,7 +166,7 @@ def measured(
         extractor=extractor,
         rows=rows,
         protocols=_written({title: record for title, (record, _) in protocols.items()}),
-        notes=[_said(note, list(dict.fromkeys(by)), rows) for note, by in notes.items()],
+        notes=[_said(note, of, rows) for note, of in notes.items()],
     )
 
 
@@ -193,9 +193,11 @@ def _listed(records: Mapping[str, Record], chosen: set[tuple[str, str]]) -> str:
     return ", ".join(f"{'data' if name == 'data.data' else name} {value}" for name, value in words)
 
 
-def _said(note: str, by: list[str], rows: Mapping[str, MadeRow]) -> str:
-    """Write a note, with the rows that it is about unless it is about all."""
-    return note if not by or len(by) == len(rows) else f"{note} ({', '.join(by)})"
+def _said(note: str, of: Sequence[tuple[str, str]], rows: Mapping[str, MadeRow]) -> str:
+    """Write a note with the metrics and the rows that it is about, unless it is about all."""
+    metrics, names = ([*dict.fromkeys(pair[part] for pair in of)] for part in (0, 1))
+    before = f"{', '.join(metrics)}: " if metrics else ""
+    return f"{before}{note}" if len(names) in (0, len(rows)) else f"{before}{note} ({', '.join(names)})"
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -85,25 +85,24 @@ def reproduce(
     places = {row.name: [place / f"{row.name}-seed-{seed}" for seed in range(seeds)] for row in table.rows}
     shared = SharedData()
 
-    def runs(of: Sequence[Row]) -> Iterator[tuple[Row, int, Run]]:
+    def runs(of: Sequence[Row]) -> Iterator[tuple[Row, int, Path, Run]]:
         for row in of:
             for seed, where in enumerate(places[row.name]):
                 config = table.config(row, seed=seed, full=full, root=root, assignments=assignments)
-                yield row, seed, Run(config, where, offline=offline, progress=progress)
+                yield row, seed, where, Run(config, where, offline=offline, progress=progress)
 
     # What cannot work is found before hours are spent on what can.
-    for _, _, run in runs(table.rows):
-        _refuse_another(run.config, run.out)
-    for _, seed, run in runs(chosen):
+    for _, _, where, run in runs(table.rows):
+        _refuse_another(run.config, where)
+    for _, seed, where, run in runs(chosen):
         _refuse_unknown(evaluation, run.config)
-        if seed == 0 and not is_finished(run.out or place):
+        if seed == 0 and not is_finished(where):
             _refuse_several(run.config)
             shared.lend(run)
             run.prepare()
     total = len(chosen) * seeds
-    for number, (row, seed, run) in enumerate(runs(chosen)):
-        assert run.out is not None
-        if read_stamp(run.out, asked) is not None:
+    for number, (row, seed, where, run) in enumerate(runs(chosen)):
+        if read_stamp(where, asked) is not None:
             continue
         if say is not None:
             say(f"{table.name}: row {row.name}, seed {seed} ({number + 1} of {total})")
@@ -111,8 +110,8 @@ def reproduce(
         given = [*(["--full"] if full else []), *(f"--set={change}" for change in assignments)]
         command = ["vaekit", "reproduce", table.spec, f"--row={row.name}", f"--seeds={seed + 1}", *given]
         done = train_to_end(run, listeners=listeners, command=shlex.join(command))
-        shared.lend(done)
-        _evaluate(done, evaluation, asked, extractor, weights, progress)
+        done.data = run.data  # Those that are at hand, wherever they lay when it was trained.
+        _evaluate(done, where, evaluation, asked, extractor, weights, progress)
     found = measured(
         table,
         places,
@@ -138,9 +137,9 @@ def _extractor(table: Table, spec: str | None, weights: Path | None, offline: bo
     return load_extractor(spec, weights=weights, offline=offline).protocol()
 
 
-def _refuse_another(config: RunConfig, out: Path | None) -> None:
+def _refuse_another(config: RunConfig, out: Path) -> None:
     """Refuse a run directory that holds another configuration."""
-    if out is None or not (out / "config.yaml").is_file():
+    if not (out / "config.yaml").is_file():
         return
     there = resolve(read_recipe(out))
     known = {"data_shape": there.data_shape, "data_values": there.data_values}
@@ -169,6 +168,7 @@ def _refuse_several(config: RunConfig) -> None:
 
 def _evaluate(
     run: Run,
+    out: Path,
     evaluation: Evaluation,
     asked: Mapping[str, Any],
     extractor: str | None,
@@ -176,8 +176,7 @@ def _evaluate(
     progress: Progress | None,
 ) -> None:
     """Compute what a table needs of a run, and leave a stamp beside it."""
-    out, splits = run.out, run.data.splits
-    assert out is not None
+    splits = run.data.splits
     whole = len(splits[evaluation.split]) if evaluation.split in splits else evaluation.samples
     found = evaluate_run(
         run,

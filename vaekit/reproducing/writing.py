@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vaekit.errors import VaekitError
@@ -13,7 +13,7 @@ from vaekit.reporting.wording import duration
 from vaekit.reproducing.definition import Table
 from vaekit.reproducing.parts import Figure, MadeRow, Measured, Source
 
-__all__ = ["check_section", "cited", "command_of", "grid", "lines_below", "to_markdown", "write_section"]
+__all__ = ["check_section", "cited", "command_of", "fitted", "grid", "lines_below", "to_markdown", "write_section"]
 
 _NONE = "-"
 
@@ -50,6 +50,31 @@ def grid(table: Table, made: Measured | None) -> tuple[list[str], list[list[str]
         ]
         rows.append([row.name, *cells, *([_trained(here)] if measured else [])])
     return [*head, *(["trained"] if measured else [])], rows
+
+
+def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[list[str]]]:
+    """Yield a table in parts that are no wider than so many characters, each with the names of the rows.
+
+    Arguments:
+        head: The headings, which may be broken between words.
+        rows: The rows.
+        width: The number of characters.
+
+    Examples:
+        >>> [part[0] for part in fitted(["row", "a b", "c"], [["x", "1", "22222"]], 14)]
+        [['row', 'a b'], ['row', 'c']]
+    """
+    table = [head, *rows]
+    widths = [
+        3 + max(*map(len, column[0].split()), *map(len, column[1:])) for column in map(list, zip(*table, strict=True))
+    ]
+    start = 1
+    while start < len(head):
+        end = start + 1
+        while end < len(head) and widths[0] + sum(widths[start : end + 1]) < width:
+            end += 1
+        yield [[row[0], *row[start:end]] for row in table]
+        start = end
 
 
 def _heading(figure: Figure, made: Measured | None) -> str:
