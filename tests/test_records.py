@@ -54,7 +54,7 @@ def test_a_damaged_file_is_said_and_left_alone(tmp_path: Path, content: str) -> 
 
 def test_a_file_of_another_format(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"format": 9, "records": []}')
-    with pytest.raises(VaekitError, match="has format 9, and this version reads 1"):
+    with pytest.raises(VaekitError, match="has format 9, not 1"):
         read_records(tmp_path)
 
 

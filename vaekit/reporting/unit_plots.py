@@ -61,7 +61,9 @@ def draw_units(
         axes.plot(places[lost], heights[lost], "x", color=gone, markersize=6 if len(order) <= 64 else 3, clip_on=False)
     # Room for the legend above the bars.
     # A KL of one draw may come out below zero.
-    bottom, top = (min(0.0, heights.min()), heights.max()) if threshold is None else (least, max(heights.max(), threshold))
+    bottom, top = (
+        (min(0.0, heights.min()), heights.max()) if threshold is None else (least, max(heights.max(), threshold))
+    )
     axes.set_ylim(bottom, top * (1.35 if threshold is None else (top / bottom) ** 0.4) or 1.0)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
