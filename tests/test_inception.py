@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.manual_seed(0)  # The module is set up before any test is seeded.
     torch.save(inception_state(), path)
     return path
 

@@ -92,9 +92,7 @@ def read_records(out: str | Path) -> list[Record]:
     except (ValueError, TypeError, KeyError) as error:
         raise VaekitError(f"{path} is damaged and cannot be read: move it away and evaluate again") from error
     if version != _FORMAT:
-        raise VaekitError(
-            f"{path} has format {version}, and this version reads {_FORMAT}: move it away, evaluate again"
-        )
+        raise VaekitError(f"{path} has format {version}, not {_FORMAT}: move it away and evaluate again")
     return records
 
 
