@@ -72,6 +72,6 @@ def test_two_folders_as_torch_fidelity_compares_them(weights: Path, tmp_path: Pa
     assert expected.pop("kernel_distance_std") == pytest.approx(0.0, abs=1e-6)
     assert found.values == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert found.values["frechet_distance"] > 0.1
-    assert found.values["class_score"] > 1.01
+    assert found.values["class_score"] > 1.001  # 1 is no difference between images
     rows = extractor.features(torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8))
     assert abs(frechet_distance(rows, rows)) < 1e-3
