@@ -23,10 +23,9 @@ from vaekit.files import sha256
 from vaekit.reporting.images import save_grid, side_by_side
 from vaekit.reporting.report import write_report
 from vaekit.run import Run
+from vaekit.sources import BY_FEATURES
 
 __all__ = ["classifiers_command", "evaluate_run"]
-
-_BY_FEATURES = ("frechet", "kid", "inception_score", "precision_recall")
 
 
 def evaluate_run(
@@ -79,7 +78,7 @@ def evaluate_run(
     # Without a word about extractors nothing is downloaded: what needs one is left out.
     silent = metrics is None and extractor is None
     found, why = None, "give one with --extractor"
-    if silent or extractor is not None or any(name in _BY_FEATURES for name in metrics or ()):
+    if silent or extractor is not None or any(name in BY_FEATURES for name in metrics or ()):
         try:
             found = load_extractor(
                 extractor or "inception", weights=weights, offline=run.offline or silent, device=device
@@ -103,7 +102,6 @@ def evaluate_run(
         sampler=run.sampler,  # Of the data that the model was trained on, whatever it is evaluated on.
         store=out / "features",
         weights_sha256=sha256(out / "model.safetensors"),
-        offline=run.offline,
         progress=progress,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-__all__ = ["SOURCES", "Source"]
+__all__ = ["BY_FEATURES", "SOURCES", "Source"]
 
 Source: TypeAlias = Literal["prior", "aggregate-gaussian", "aggregate-mixture", "expost-mixture", "expost-flow"]
 
@@ -17,3 +17,6 @@ SOURCES: Mapping[Source, str] = {
     "expost-mixture": "a mixture of 10 Gaussians with full covariances, fitted to posterior draws of training samples",
     "expost-flow": "a normalising flow, fitted to posterior draws of training samples",
 }
+
+#: The metrics that compare generated images by the features of an extractor.
+BY_FEATURES = ("frechet", "kid", "precision_recall", "inception_score")

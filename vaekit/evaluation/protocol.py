@@ -44,7 +44,6 @@ class Options:
         sampler: What draws them; made from the model and the data if not given.
         store: A folder for features of generated images, from which an interrupted evaluation goes on.
         weights_sha256: The hash of the weights, by which such features are known.
-        offline: Forbid downloads.
         progress: Called as `progress(done, total, what)` after every batch.
 
     Raises:
@@ -65,7 +64,6 @@ class Options:
     sampler: Sampler | None = None
     store: Path | None = None
     weights_sha256: str | None = None
-    offline: bool = False
     progress: Progress | None = None
 
     def __post_init__(self) -> None:

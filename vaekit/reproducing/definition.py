@@ -11,7 +11,8 @@ from pydantic import ValidationError, model_validator
 
 from vaekit.config import RunConfig, read_recipe, resolve
 from vaekit.errors import VaekitError, suggest
-from vaekit.reproducing.parts import BY_FEATURES, Evaluation, Figure, Measured, Row, Schedule, Source, Strict
+from vaekit.reproducing.parts import Evaluation, Figure, Measured, Row, Schedule, Source, Strict
+from vaekit.sources import BY_FEATURES
 
 __all__ = ["Table", "read_table", "table_names"]
 

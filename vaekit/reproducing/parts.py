@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["BY_FEATURES", "Evaluation", "Figure", "MadeRow", "Measured", "Row", "Schedule", "Source", "Strict"]
+from vaekit.sources import BY_FEATURES
 
-#: The metrics that compare images by features.
-BY_FEATURES = ("frechet", "kid", "precision_recall", "inception_score")
+__all__ = ["Evaluation", "Figure", "MadeRow", "Measured", "Row", "Schedule", "Source", "Strict"]
 
 _PATH = re.compile(r"(?P<metric>\w+)(\[(?P<sampler>[\w-]+)\])?\.(?P<figure>.+)")
 
