@@ -89,7 +89,8 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         for file in tmp_path.glob("*.py"):
             sys.modules.pop(file.stem, None)
         for family, registry in FAMILIES.items():
-            for name in registry._local.keys() - registered[family].keys():
+            # Our own stay: their modules were imported for good, and would not register them again.
+            for name in registry._local.keys() - registered[family].keys() - registry._builtin.keys():
                 del registry._local[name], registry._classes[name]
     assert torch.get_default_dtype() == torch.float32
 
