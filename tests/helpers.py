@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import vaekit as vk
+from vaekit.cli.main import main
 from vaekit.config import RunConfig, read_recipe, recipe_names, resolve
 from vaekit.data import Dataset, Split
 
@@ -36,6 +37,15 @@ ONE_MODALITY = [name for name in recipe_names() if read_recipe(name).get("modali
 SEVERAL_MODALITIES = [name for name in recipe_names() if name not in ONE_MODALITY]
 
 TINY_PAIRED = {"name": "polymnist", "digits": "digits", "modalities": 2, "limit": 60, "batch_size": 20}
+
+
+def call(*arguments: str) -> int:
+    """Return the exit code of a command."""
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def tiny(recipe: str = "gamix", **overrides: Any) -> RunConfig:

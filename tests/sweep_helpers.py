@@ -9,7 +9,6 @@ import pytest
 
 import vaekit.reporting.report
 import vaekit.sweeping.trial
-from vaekit.cli.main import main
 from vaekit.files import save_text
 
 TINY: dict[str, Any] = {
@@ -33,12 +32,3 @@ def draw_no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(vaekit.reporting.report, "write_report", page)
     monkeypatch.setattr(vaekit.sweeping.trial, "write_report", page)
-
-
-def call(*arguments: str) -> int:
-    """Return the exit code of a command."""
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0

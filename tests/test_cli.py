@@ -11,21 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers import call
 from PIL import Image
 
-from vaekit.cli.main import main
 from vaekit.config import recipe_names
 
 QUICK = ["--set", "trainer.max_steps=4", "--set", "trainer.accelerator=cpu", "--set", "data.limit=200"]
-
-
-def call(*arguments: str) -> int:
-    """Return the exit code of a command."""
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def size_of(path: Path) -> tuple[int, int]:

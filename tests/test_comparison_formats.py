@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 from comparison_runs import KID, evaluate, write_run, write_seeds
+from helpers import call
 from PIL import Image
 from rich.console import Console
 
-from vaekit.cli.main import main
 from vaekit.errors import VaekitError
 from vaekit.evaluation.records import digest
 from vaekit.reporting.comparison import Comparison, compare
@@ -197,16 +197,8 @@ def test_nothing_finite_to_draw(tmp_path: Path) -> None:
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def call(*arguments: str) -> int:
-    try:
-        main(["compare", *arguments])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 def test_the_command_prints_a_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert call(str(folder)) == 0
+    assert call("compare", str(folder)) == 0
     assert "likelihood" in capsys.readouterr().out
 
 
@@ -214,7 +206,7 @@ def test_the_command_prints_a_table(folder: Path, capsys: pytest.CaptureFixture)
 def test_formats_go_to_standard_output_and_notes_beside_them(
     folder: Path, capsys: pytest.CaptureFixture, format: str, begins: str
 ) -> None:
-    assert call(str(folder), "--format", format) == 0
+    assert call("compare", str(folder), "--format", format) == 0
     said = capsys.readouterr()
     assert said.out.startswith(begins)
     assert "note: the weights of" in said.err
@@ -223,7 +215,7 @@ def test_formats_go_to_standard_output_and_notes_beside_them(
 @pytest.mark.parametrize("ending", ["csv", "md", "tex", "json", "html", "png", "svg"])
 def test_files_by_their_ending(folder: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "deep" / f"figure.{ending}"
-    assert call(str(folder / "a-0"), str(folder / "b-0"), "--metrics", "likelihood", "--out", str(out)) == 0
+    assert call("compare", str(folder / "a-0"), str(folder / "b-0"), "--metrics", "likelihood", "--out", str(out)) == 0
     assert out.stat().st_size > 100
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     assert capsys.readouterr().out.strip() == f"comparison: {out}"
@@ -244,7 +236,7 @@ def test_files_by_their_ending(folder: Path, tmp_path: Path, ending: str, capsys
 def test_mistakes_are_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture, arguments: list[str], says: str
 ) -> None:
-    assert call(str(folder), *arguments) == 2
+    assert call("compare", str(folder), *arguments) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("vaekit: ")
     assert "\n" not in error

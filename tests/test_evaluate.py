@@ -10,20 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import call
 
-from vaekit.cli.main import main
 from vaekit.evaluation.metrics import METRICS_OF_ONE
 
 QUICK = ["--set", "trainer.max_steps=4", "--set", "trainer.accelerator=cpu", "--set", "data.limit=120"]
 BY_FEATURES = {"frechet", "kid", "precision_recall", "inception_score"}
-
-
-def call(*arguments: str) -> int:
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def kept_in(run: Path) -> list[dict[str, Any]]:

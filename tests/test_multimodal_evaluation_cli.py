@@ -7,19 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from vaekit.cli.main import main
+from helpers import call
 
 SMALL = ["--set", "data.digits=digits", "--set", "data.image_size=8", "--set", "data.limit=300"]
 QUICK = ["--set", "trainer.max_steps=30", "--set", "trainer.accelerator=cpu", "--set", "backbone.hidden=[32]"]
-
-
-def call(*arguments: str) -> int:
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def kept_in(run: Path) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny
+from helpers import call, tiny
 from test_reporting import CONFIG, check_page, make_run
 
 import vaekit as vk
-from vaekit.cli.main import main
 from vaekit.config import resolve
 from vaekit.errors import VaekitError
 from vaekit.evaluation.memorisation import memorisation, suspects
@@ -31,12 +30,6 @@ OTHER = {"name": "mobilenet.ts", "sha256": "abcd", "defines_fid": False}
 def keep(out: Path, metric: str, values: dict[str, Any], **more: Any) -> None:
     made = {"weights_sha256": more.pop("weights", "w"), "seed": 0}
     keep_record(out, Record(metric, values, {**DIGITS, **more}, made, ["a note"]))
-
-
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
 
 
 # ---- the section of a report -----------------------------------------------------------------------------------------

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import random_images
+from helpers import call, random_images
 
 import vaekit.reporting.progress
 import vaekit.reporting.report
-from vaekit.cli.main import main
 from vaekit.config import LOADER_OPTIONS
 from vaekit.data import Dataset, load
 from vaekit.errors import VaekitError
@@ -209,15 +208,6 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(*arguments: str) -> int:
-    """Return the exit code of a command."""
-    try:
-        main(["reproduce", *arguments])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 def test_a_table_is_made_and_fills_a_page(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -241,18 +231,18 @@ def test_a_table_is_made_and_fills_a_page(
 
     monkeypatch.setattr(vaekit.reporting.progress, "Progress", Interrupting)
     arguments = ("tiny.yaml", "--seeds=2", "--write=page.md")
-    assert call(*arguments) == 128 + signal.SIGINT
+    assert call("reproduce", *arguments) == 128 + signal.SIGINT
     assert "go on by repeating the command" in capsys.readouterr().out
     out = tiny / "reproductions" / "tiny"
     before = {path: path.stat().st_mtime_ns for path in out.glob("vae-*/*") if path.is_file()}
     assert page.read_text() == "# Before\n\ntext\n"
 
-    assert call(*arguments) == 0
+    assert call("reproduce", *arguments) == 0
     assert Interrupting.runs == 5, "the interrupted run and the last one"
     assert {path: path.stat().st_mtime_ns for path in before} == before
     first = page.read_text()
     capsys.readouterr()
-    assert call(*arguments) == 0
+    assert call("reproduce", *arguments) == 0
     shown = capsys.readouterr()
     assert (Interrupting.runs, page.read_text()) == (5, first)
     assert "A. Author, A Paper, 2020, arXiv 2001.00001: table 1" in shown.out
@@ -323,15 +313,15 @@ def test_what_is_missing_is_made_and_nothing_else(tiny: Path) -> None:
 
 
 def test_other_configurations_are_refused(tiny: Path, capsys: pytest.CaptureFixture) -> None:
-    assert call("tiny.yaml", "--row=vae") == 0
+    assert call("reproduce", "tiny.yaml", "--row=vae") == 0
     capsys.readouterr()
     for change, sentence in (
         ("latent_dim=3", "was trained with latent_dim = 2, not 3"),
         ("trainer.epochs=2", "was trained with trainer.epochs = 1, not 2"),
     ):
-        assert call("tiny.yaml", "--row=beta-5", f"--set={change}") == 2
+        assert call("reproduce", "tiny.yaml", "--row=beta-5", f"--set={change}") == 2
         assert sentence in capsys.readouterr().err
-    assert call("tiny.yaml", "--row=vae", "--set=latent_dim=3", "--out=other", "--write=new.md") == 0
+    assert call("reproduce", "tiny.yaml", "--row=vae", "--set=latent_dim=3", "--out=other", "--write=new.md") == 0
     assert "Changed besides: latent_dim=3.\n" in (tiny / "new.md").read_text()
 
 
@@ -408,7 +398,7 @@ SENTENCES = {
 @pytest.mark.parametrize("arguments", SENTENCES, ids=" ".join)
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], tiny: Path, capsys: pytest.CaptureFixture) -> None:
     (tiny / "half.md").write_text("<!-- reproduce: tiny -->\n")
-    assert call(*arguments) == 2
+    assert call("reproduce", *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert SENTENCES[arguments] in line
     assert not (tiny / "reproductions").exists()
@@ -416,7 +406,7 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], tiny: Path, capsy
 
 def test_the_list(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert call() == 0
+    assert call("reproduce") == 0
     shown = capsys.readouterr().out
     for name, table in TABLES.items():
         part = shown.split(f"\n{command_of(table)}\n")[0].rpartition(f"{name}  {table.title}")[2]

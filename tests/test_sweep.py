@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sweep_helpers import ARGUMENTS, TINY, call, draw_no_reports
+from helpers import call
+from sweep_helpers import ARGUMENTS, TINY, draw_no_reports
 
 import vaekit.run
 from vaekit.config import read_recipe, resolve

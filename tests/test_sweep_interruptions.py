@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_helpers import ARGUMENTS, OVER, TINY, call, draw_no_reports
+from helpers import call
+from sweep_helpers import ARGUMENTS, OVER, TINY, draw_no_reports
 
 import vaekit.cli.sweep_progress
 import vaekit.sweeping.search

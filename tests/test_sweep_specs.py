@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_helpers import TINY, call
+from helpers import call
+from sweep_helpers import TINY
 
 from vaekit.config import read_recipe, resolve
 from vaekit.errors import VaekitError
