@@ -31,6 +31,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mmvm": {},
     "masked-multimodal": {},
     "masked-multimodal-attention": {},
+    "masked-multimodal-poe": {"recipe": "masked-multimodal", "fusion": "poe"},
     "joint": {},
     "mvae": {},
     "mmvae": {"objective": {"name": "mmvae", "draws": 1}},
@@ -77,11 +78,12 @@ def figures(recipe: str, beta: float, options: argparse.Namespace) -> list[str]:
             **private,
             **RECIPES[recipe],
         }
+        name = overrides.pop("recipe", recipe)
         warm = {"name": "linear", "start": 0.0, "end": beta, "portion": 0.3}
         overrides["objective"] = {**overrides.get("objective", {}), "beta": warm}
         data = {"name": "polymnist", "root": str(options.data_root), "modalities": options.modalities}
         run = vk.recipe(
-            recipe,
+            name,
             data={**data, "limit": options.limit, "batch_size": options.batch_size},
             out=out,
             trainer={
