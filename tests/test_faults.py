@@ -17,6 +17,7 @@ from helpers import built, random_images, tiny
 
 from vaekit.cli.main import main
 from vaekit.errors import VaekitError
+from vaekit.files import save_state
 from vaekit.latents import Latents
 from vaekit.regularizers.base import Regularizer
 from vaekit.training.checkpoint import load, path_of
@@ -139,6 +140,18 @@ def test_resume_in_process_is_exact_at_every_step(tmp_path: Path) -> None:
         fit(out, resume=False, stop=stop)
         assert fit(out, resume=True, stop=None) == whole
         assert (out / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_time_of_a_run_counts_what_it_resumed(tmp_path: Path) -> None:
+    def fit(steps: int, resume: bool) -> float:
+        model, objective = built(tiny("vae"))
+        trainer = Trainer(max_steps=steps, sample_every=0, accelerator="cpu")
+        data = random_images(48)
+        return trainer.fit(model, objective, data, batch_size=12, out=tmp_path, resume=resume).seconds
+
+    assert fit(2, resume=False) < 1000.0
+    save_state(path_of(tmp_path, "last"), {**load(tmp_path), "seconds": 1000.0})
+    assert 1000.0 < fit(4, resume=True) < 2000.0
 
 
 def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(tmp_path: Path) -> None:

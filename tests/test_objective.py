@@ -144,13 +144,31 @@ def test_tensorboard_writes_the_metrics(tmp_path: object) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    model, objective = built(tiny("vae"))
+    model, objective = built(tiny("vae", likelihood="gaussian"))
     Trainer(max_steps=4, log_every=2, accelerator="cpu", tensorboard=True).fit(
         model, objective, random_images(32), batch_size=8, out=tmp_path
     )
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {"train/loss", "train/kl", "valid/loss", "train/bits_per_dim"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "binarize", "logged"),
+    [
+        ("bernoulli", False, False),
+        ("bernoulli", True, True),
+        ("gaussian", False, True),
+        ("gaussian", True, False),
+        ("discretized_logistic", False, True),
+    ],
+)
+def test_bits_per_dimension_are_logged_where_they_mean_something(likelihood: str, binarize: bool, logged: bool) -> None:
+    model, objective = built(tiny("vae", likelihood=likelihood))
+    trainer = Trainer(max_steps=2, log_every=2, accelerator="cpu")
+    lines = trainer.fit(model, objective, random_images(24), batch_size=8, binarize=binarize).metrics
+    assert {line["split"] for line in lines} == {"train", "valid"}
+    assert all(("bits_per_dim" in line) == logged for line in lines)
 
 
 def test_ema_is_what_is_evaluated_and_kept() -> None:

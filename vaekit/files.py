@@ -37,10 +37,13 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise VaekitError(
-                f"no space left to write {path}: free some space or choose another place with --out, then resume"
+                f"no space left to write {path}: free some space or choose another place with --out (VAEKIT_CACHE for "
+                "caches), then resume"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise VaekitError(f"no permission to write {path}: choose another place with --out") from error
+            raise VaekitError(
+                f"no permission to write {path}: choose another place with --out (VAEKIT_CACHE for caches)"
+            ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise VaekitError(f"cannot write {path}: a file stands where a folder is needed") from error
         raise

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from vaekit.data import Batches, Dataset, PairedBatches
+from vaekit.likelihoods.base import Likelihood
 from vaekit.models import VAE, Model
 from vaekit.observed import Observed
 from vaekit.reporting.grids import grids
@@ -45,7 +46,7 @@ class Fit:
         steps: Optimiser steps of the run so far, those before a resume included.
         metrics: The lines of metrics.jsonl.
         signal: The signal that stopped it early, or 0.
-        seconds: Wall-clock time of this call.
+        seconds: Wall-clock time of the run so far: of this call, and of what it resumed up to its checkpoint.
         samples_per_second: Training throughput of this call, validation and pictures not counted.
         peak_memory: Largest device memory allocated, in bytes; 0 on a CPU.
     """
@@ -109,7 +110,7 @@ class Loop:
             steps=session.step,
             metrics=session.metrics,
             signal=interrupt.signal,
-            seconds=seconds,
+            seconds=session.seconds,
             samples_per_second=trained / max(seconds - self.idle, 1e-9),
             peak_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
         )
@@ -187,11 +188,19 @@ class Loop:
             return
         line: dict[str, Any] = {"split": split, "step": self.session.step, "epoch": epoch, **terms}
         model = self.session.model
-        if self.data.is_image and isinstance(model, VAE) and self.session.objective.bound:
+        if isinstance(model, VAE) and self.session.objective.bound and self._has_bits(model.likelihood):
             line["bits_per_dim"] = model.likelihood.bits_per_dim(terms["loss"])
         self.session.write(line)
         for listener in self.listeners:
             listener.on_metrics(line)
+
+    def _has_bits(self, likelihood: Likelihood) -> bool:
+        """Whether the loss speaks of the probability of the pixels' values: grey levels, or black and white."""
+        if not isinstance(self.train, Batches) or not self.data.is_image:
+            return False
+        if likelihood.continuous:
+            return not self.train.binarize
+        return likelihood.levels == (2 if self.train.binarize else 256)
 
     @torch.no_grad()
     def _look(self, epoch: int) -> None:

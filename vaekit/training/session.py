@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -70,6 +71,7 @@ class Session:
             self.optimizers[name] = optimizer
         self.meter = Meter()
         self.step = 0
+        self._earlier, self._began = 0.0, time.perf_counter()
         self.best = math.inf
         self.metrics: list[dict[str, Any]] = []
         self._metrics_bytes = 0
@@ -78,6 +80,11 @@ class Session:
     def evaluated(self) -> Model:
         """The model that is evaluated and kept: the averaged one where there is one."""
         return cast(Model, self.averaged.module) if self.averaged is not None else self.model
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run so far: of this session, and of what it resumed up to its checkpoint."""
+        return self._earlier + time.perf_counter() - self._began
 
     # ---- metrics.jsonl -----------------------------------------------------------------------------------------
 
@@ -118,6 +125,7 @@ class Session:
             return
         state = {
             "step": self.step,
+            "seconds": self.seconds,
             "best": self.best,
             "metrics_bytes": self._metrics_bytes,
             "meter": self.meter.state_dict(),
@@ -158,6 +166,7 @@ class Session:
                 "trained with"
             ) from error
         self.step, self.best = state["step"], state["best"]
+        self._earlier, self._began = state.get("seconds", 0.0), time.perf_counter()  # An older checkpoint has none.
         self.meter.load_state_dict(state["meter"])
         self._rewind_metrics(state["metrics_bytes"])
         checkpoint.restore_rng(state["rng"], self.fabric.global_rank, self.fabric.device)
