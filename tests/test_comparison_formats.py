@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -200,6 +202,12 @@ def test_nothing_finite_to_draw(tmp_path: Path) -> None:
 def test_the_command_prints_a_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert call("compare", str(folder)) == 0
     assert "likelihood" in capsys.readouterr().out
+
+
+def test_the_command_needs_no_torch(folder: Path) -> None:
+    code = "import sys; from vaekit.cli.main import app; app(standalone_mode=False)"
+    code += "; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, "compare", str(folder)], check=True)
 
 
 @pytest.mark.parametrize(("format", "begins"), [("csv", "row,"), ("json", "{"), ("latex", "%"), ("markdown", "###")])

@@ -9,22 +9,21 @@ Everything is imported when first used, so `import vaekit` is quick.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from vaekit.lazy import lazy
 
 __version__ = "0.1.0"
 
-# Public name -> where it lives; subpackages map to themselves.
+# Public name -> the module it lives in.
 _EXPORTS = {
-    "Adversary": "vaekit.objectives.adversary",
-    "MultimodalVAE": "vaekit.models.multimodal",
-    "Objective": "vaekit.objectives.elbo",
-    "Run": "vaekit.run",
-    "RunConfig": "vaekit.config",
-    "Trainer": "vaekit.training.trainer",
-    "VAE": "vaekit.models.vae",
-    "VaekitError": "vaekit.errors",
-    "recipe": "vaekit.run",
+    "Adversary": "objectives.adversary",
+    "MultimodalVAE": "models.multimodal",
+    "Objective": "objectives.elbo",
+    "Run": "run",
+    "RunConfig": "config",
+    "Trainer": "training.trainer",
+    "VAE": "models.vae",
+    "VaekitError": "errors",
+    "recipe": "run",
 }
 _PACKAGES = (
     "backbones", "build", "data", "discriminators", "distributions", "evaluation", "fusions", "likelihoods", "models",
@@ -35,13 +34,8 @@ _PACKAGES = (
 __all__ = [*sorted(_EXPORTS), *_PACKAGES]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
-    if name in _PACKAGES:
-        return importlib.import_module(f"vaekit.{name}")
-    raise AttributeError(f"module 'vaekit' has no attribute '{name}'")
+__getattr__, _names = lazy(__name__, _EXPORTS | {name: name for name in _PACKAGES})
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*_names(), "__version__"]

@@ -17,7 +17,9 @@ from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
 from vaekit.data import Dataset, load, make_batches
 from vaekit.data.images import read_images
 from vaekit.errors import VaekitError
-from vaekit.evaluation import Aggregate, Sampler, aggregate_posterior, interpolate, list_sources
+from vaekit.evaluation.aggregate import Aggregate, aggregate_posterior
+from vaekit.evaluation.latent import interpolate
+from vaekit.evaluation.samplers import Sampler, list_sources
 from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
 from vaekit.models import Model
 from vaekit.objectives.elbo import Objective

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.distributions import bounds
-from vaekit.evaluation import Aggregate
+from vaekit.evaluation.aggregate import Aggregate
 
 __all__ = ["Knob", "Knobs"]
 

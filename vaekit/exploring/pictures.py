@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaekit.distributions import GaussianMixture, draw, kl_divergence, kl_method
 from vaekit.errors import VaekitError
-from vaekit.evaluation import interpolate
+from vaekit.evaluation.latent import interpolate
 from vaekit.exploring.explorer import Explorer
 from vaekit.reporting.units import kl_by_unit
 

@@ -5,8 +5,7 @@ Everything is imported when first used, so that importing this package costs not
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from vaekit.lazy import lazy
 
 # Public name -> the module it lives in.
 _EXPORTS = {
@@ -31,12 +30,4 @@ _EXPORTS = {
 
 __all__ = sorted(_EXPORTS)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f"vaekit.reporting.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module 'vaekit.reporting' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__ = lazy(__name__, _EXPORTS)

@@ -1,13 +1,15 @@
-"""Training: the one trainer, its state on disk, and what listens to it."""
+"""Training: the one trainer, its state on disk, and what listens to it.
 
-from typing import Any
+Everything is imported when first used, so that importing this package costs nothing.
+"""
 
-__all__ = ["Fit", "Listener", "Trainer"]
+from __future__ import annotations
 
+from vaekit.lazy import lazy
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from vaekit.training import listeners, loop, trainer
+# Public name -> the module it lives in.
+_EXPORTS = {"Fit": "loop", "Listener": "listeners", "Trainer": "trainer"}
 
-        return next(getattr(place, name) for place in (trainer, loop, listeners) if hasattr(place, name))
-    raise AttributeError(f"module 'vaekit.training' has no attribute '{name}'")
+__all__ = sorted(_EXPORTS)
+
+__getattr__, __dir__ = lazy(__name__, _EXPORTS)
