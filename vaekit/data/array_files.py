@@ -25,7 +25,7 @@ _DSPRITES: tuple[str, ...] = ("color", "shape", "scale", "orientation", "posX", 
 class Contents(NamedTuple):
     """What an array file holds.
 
-    Arguments:
+    Attributes:
         samples: One row a sample.
         labels: int64 of shape (N,), or None.
         factors: int64 of shape (N, K), the values of generative factors, or None.
