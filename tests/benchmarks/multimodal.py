@@ -7,7 +7,8 @@ One row for each recipe and beta: the mean accuracy of linear probes on the post
 conditional coherence given one modality and given all but one, joint coherence, and the mean absolute error of test
 images reconstructed from all modalities at the posterior mean, with images in [0, 1]. Runs are kept in --out and not
 trained again. All recipes have the networks, the data, the steps, the optimiser, the warm-up of beta (from 0, over the
-first 30 %) and the number of latent dimensions in common; one draw of each posterior.
+first 30 %) and the number of latent dimensions in common, half of them private where there are private ones; one draw
+of each posterior.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "masked-multimodal": {},
     "masked-multimodal-attention": {},
     "masked-multimodal-poe": {"recipe": "masked-multimodal", "fusion": "poe"},
+    "masked-multimodal-private": {"recipe": "masked-multimodal", "private": {"name": "sum_pooling"}},
     "joint": {},
     "mvae": {},
     "mmvae": {"objective": {"name": "mmvae", "draws": 1}},
     "mopoe": {},
     "mvtcae": {},
-    "mmvae-plus": {},
+    "mmvae-plus": {"private": {}},
 }
 HEADER = [
     "recipe", "beta", "probe, 1", "probe, all", "coherence, given 1", "given all but 1", "joint", "error", "time"
@@ -71,13 +73,14 @@ def figures(recipe: str, beta: float, options: argparse.Namespace) -> list[str]:
     kept = out / "figures.json"
     if not kept.is_file():
         latent = options.latent_dim
-        private = {"latent_dim": latent // 2, "private": {"latent_dim": latent // 2}} if recipe == "mmvae-plus" else {}
         overrides: dict[str, Any] = {
             "latent_dim": latent,
             "backbone": {"width": options.width},
-            **private,
             **RECIPES[recipe],
         }
+        if "private" in overrides:
+            half = latent // 2
+            overrides |= {"latent_dim": half, "private": {**overrides["private"], "latent_dim": half}}
         name = overrides.pop("recipe", recipe)
         warm = {"name": "linear", "start": 0.0, "end": beta, "portion": 0.3}
         overrides["objective"] = {**overrides.get("objective", {}), "beta": warm}
