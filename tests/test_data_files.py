@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 import time
 import zlib
@@ -148,6 +149,21 @@ def test_mixed_folder(photos: Path) -> None:
     again = load(str(photos), image_size=8)
     assert torch.equal(data.train.samples, again.train.samples)
     assert sorted(reds(torch.cat([data.train.samples, data.valid.samples]))) == sorted([*range(12), 12])
+
+
+def test_the_protocol_says_what_lies_there_and_not_where(photos: Path, tmp_path: Path) -> None:
+    there = load(photos, image_size=8).protocol
+    elsewhere = Path(shutil.copytree(photos, tmp_path / "elsewhere" / photos.name))
+    assert load(elsewhere, image_size=8).protocol == there
+    assert there["data"] == "photos"
+    Image.new("RGB", (20, 16), (0, 0, 255)).save(elsewhere / "05.png")
+    changed = load(elsewhere, image_size=8).protocol
+    assert changed == {**there, "content": changed["content"]} != there
+    for pixels in (0, 1):
+        np.savez(tmp_path / "pairs.npz", a=np.full((9, 2), 1.0), b=np.full((9, 3), float(pixels)))
+        content = load(tmp_path / "pairs.npz").protocol["content"]
+        assert content != there["content"]
+        there = {"content": content}
 
 
 def test_unreadable_files_are_named_and_skipped(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
