@@ -17,6 +17,7 @@ FLOORS = {
         "schedules",
         "errors",
         "files",
+        "lazy",
         "latents",
         "precision",
         "distributed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import re
 import subprocess
@@ -101,13 +102,24 @@ def test_metadata_read_from_the_source_is_that_of_the_decorator(family: str) -> 
         assert registry._local[name] == read, name
 
 
-def test_classes_are_attributes_of_their_package() -> None:
-    import vaekit as vk
+# Parts of the others are used by name alone.
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"optimizers", "schedules", "datasets"}))
+def test_parts_are_attributes_of_their_package(family: str) -> None:
+    registry = FAMILIES[family]
+    package = importlib.import_module(registry.home)
+    for name in registry._builtin:
+        part = registry.get(name)
+        assert getattr(package, part.__name__) is part, f"{registry.home} has no {part.__name__}: add it to the stub"
+        assert part.__name__ in dir(package)
 
-    assert vk.posteriors.GaussianMixture is FAMILIES["posteriors"].get("gmm")
-    assert "GaussianMixture" in dir(vk.posteriors)
-    with pytest.raises(AttributeError, match="Gausian"):
-        _ = vk.posteriors.Gausian
+
+@pytest.mark.parametrize("package", ["vaekit", "vaekit.posteriors", "vaekit.training", "vaekit.evaluation"])
+def test_a_package_has_what_its_stub_says(package: str) -> None:
+    found = importlib.import_module(package)
+    assert found.__all__ == dir(found)
+    assert all(getattr(found, name) is not None for name in found.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'Gausian'"):
+        _ = found.Gausian
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------

@@ -247,19 +247,6 @@ class Registry:
         options = check_spec(self, spec, where or self.kind)
         return self.get(options.pop("name"))(*context, **options)
 
-    # ---- lazy attributes of the package --------------------------------------------------------------------------
-
-    def attribute(self, name: str) -> Any:
-        """Resolve `package.ClassName` lazily: the body of each family's module-level `__getattr__`."""
-        for info in self._builtin.values():
-            if info.target.partition(":")[2] == name:
-                return self.get(info.name)
-        raise AttributeError(f"module '{self.home}' has no attribute '{name}'")
-
-    def attributes(self) -> list[str]:
-        """The class names that `attribute` resolves, for `__dir__`."""
-        return sorted(info.target.partition(":")[2] for info in self._builtin.values())
-
 
 def options_of(part: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the options of a class or function: its keyword-only parameters, with their types resolved."""

@@ -1,16 +1,8 @@
 """Backbones: builders of encoder and decoder networks for any data shape.
 
-`vaekit.backbones.<ClassName>` imports a class when it is first asked for; `dir(vaekit.backbones)` lists them.
+Everything is imported when first used, so that importing this package costs nothing; `__init__.pyi` says what there is.
 """
 
-from typing import Any
+from vaekit.lazy import lazy
 
-from vaekit.registry import backbones
-
-
-def __getattr__(name: str) -> Any:
-    return backbones.attribute(name)
-
-
-def __dir__() -> list[str]:
-    return backbones.attributes()
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -1,17 +1,8 @@
 """Discriminators and adversarial losses.
 
-`vaekit.discriminators.<ClassName>` imports a class when it is first asked for; `dir(vaekit.discriminators)` lists them.
+Everything is imported when first used, so that importing this package costs nothing; `__init__.pyi` says what there is.
 """
 
-from typing import Any
+from vaekit.lazy import lazy
 
-from vaekit.registry import adversarial_losses, discriminators
-
-
-def __getattr__(name: str) -> Any:
-    registry = adversarial_losses if name in adversarial_losses.attributes() else discriminators
-    return registry.attribute(name)
-
-
-def __dir__() -> list[str]:
-    return [*discriminators.attributes(), *adversarial_losses.attributes()]
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

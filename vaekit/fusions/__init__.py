@@ -1,17 +1,8 @@
 """Fusions: from what each modality says to one posterior, for every subset of the modalities.
 
-`vaekit.fusions.<ClassName>` imports a class when it is first asked for; `dir(vaekit.fusions)` lists them.
+Everything is imported when first used, so that importing this package costs nothing; `__init__.pyi` says what there is.
 """
 
-from typing import Any
+from vaekit.lazy import lazy
 
-from vaekit.registry import fusions, private_fusions
-
-
-def __getattr__(name: str) -> Any:
-    registry = private_fusions if name in private_fusions.attributes() else fusions
-    return registry.attribute(name)
-
-
-def __dir__() -> list[str]:
-    return [*fusions.attributes(), *private_fusions.attributes()]
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

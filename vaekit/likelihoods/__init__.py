@@ -1,16 +1,8 @@
 """Likelihoods p(x|z): modules that turn a decoder's output into a distribution over the data.
 
-`vaekit.likelihoods.<ClassName>` imports a class when it is first asked for; `dir(vaekit.likelihoods)` lists them.
+Everything is imported when first used, so that importing this package costs nothing; `__init__.pyi` says what there is.
 """
 
-from typing import Any
+from vaekit.lazy import lazy
 
-from vaekit.registry import likelihoods
-
-
-def __getattr__(name: str) -> Any:
-    return likelihoods.attribute(name)
-
-
-def __dir__() -> list[str]:
-    return likelihoods.attributes()
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -1,16 +1,8 @@
 """Posteriors q(z|x): modules that turn an encoder's features into a distribution.
 
-`vaekit.posteriors.<ClassName>` imports a class when it is first asked for; `dir(vaekit.posteriors)` lists them.
+Everything is imported when first used, so that importing this package costs nothing; `__init__.pyi` says what there is.
 """
 
-from typing import Any
+from vaekit.lazy import lazy
 
-from vaekit.registry import posteriors
-
-
-def __getattr__(name: str) -> Any:
-    return posteriors.attribute(name)
-
-
-def __dir__() -> list[str]:
-    return posteriors.attributes()
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -1,16 +1,8 @@
 """Priors p(z): modules, with or without parameters, that return a distribution.
 
-`vaekit.priors.<ClassName>` imports a class when it is first asked for; `dir(vaekit.priors)` lists them.
+Everything is imported when first used, so that importing this package costs nothing; `__init__.pyi` says what there is.
 """
 
-from typing import Any
+from vaekit.lazy import lazy
 
-from vaekit.registry import priors
-
-
-def __getattr__(name: str) -> Any:
-    return priors.attribute(name)
-
-
-def __dir__() -> list[str]:
-    return priors.attributes()
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -1,16 +1,8 @@
 """Regularizers: named terms of an objective that see the latent side of the model.
 
-`vaekit.regularizers.<ClassName>` imports a class when it is first asked for; `dir(vaekit.regularizers)` lists them.
+Everything is imported when first used, so that importing this package costs nothing; `__init__.pyi` says what there is.
 """
 
-from typing import Any
+from vaekit.lazy import lazy
 
-from vaekit.registry import regularizers
-
-
-def __getattr__(name: str) -> Any:
-    return regularizers.attribute(name)
-
-
-def __dir__() -> list[str]:
-    return regularizers.attributes()
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

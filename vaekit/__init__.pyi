@@ -1,0 +1,30 @@
+from vaekit import backbones as backbones
+from vaekit import build as build
+from vaekit import data as data
+from vaekit import discriminators as discriminators
+from vaekit import distributions as distributions
+from vaekit import evaluation as evaluation
+from vaekit import fusions as fusions
+from vaekit import likelihoods as likelihoods
+from vaekit import models as models
+from vaekit import objectives as objectives
+from vaekit import observed as observed
+from vaekit import posteriors as posteriors
+from vaekit import priors as priors
+from vaekit import registry as registry
+from vaekit import regularizers as regularizers
+from vaekit import reporting as reporting
+from vaekit import schedules as schedules
+from vaekit import testing as testing
+from vaekit import training as training
+from vaekit.config import RunConfig as RunConfig
+from vaekit.errors import VaekitError as VaekitError
+from vaekit.models.multimodal import MultimodalVAE as MultimodalVAE
+from vaekit.models.vae import VAE as VAE
+from vaekit.objectives.adversary import Adversary as Adversary
+from vaekit.objectives.elbo import Objective as Objective
+from vaekit.run import Run as Run
+from vaekit.run import recipe as recipe
+from vaekit.training.trainer import Trainer as Trainer
+
+__version__: str

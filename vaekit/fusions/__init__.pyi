@@ -1,0 +1,12 @@
+from vaekit.fusions.average import Average as Average
+from vaekit.fusions.base import ExpertFusion as ExpertFusion
+from vaekit.fusions.base import Fusion as Fusion
+from vaekit.fusions.base import PrivateFusion as PrivateFusion
+from vaekit.fusions.equivariant import SelfAttentionEquivariant as SelfAttentionEquivariant
+from vaekit.fusions.equivariant import SumPoolingEquivariant as SumPoolingEquivariant
+from vaekit.fusions.moe import MixtureOfExperts as MixtureOfExperts
+from vaekit.fusions.mopoe import MixtureOfProducts as MixtureOfProducts
+from vaekit.fusions.poe import ProductOfExperts as ProductOfExperts
+from vaekit.fusions.private import IndependentPrivate as IndependentPrivate
+from vaekit.fusions.self_attention import SelfAttention as SelfAttention
+from vaekit.fusions.sum_pooling import SumPooling as SumPooling

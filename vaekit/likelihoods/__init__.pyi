@@ -1,0 +1,9 @@
+from vaekit.likelihoods.base import Likelihood as Likelihood
+from vaekit.likelihoods.bernoulli import Bernoulli as Bernoulli
+from vaekit.likelihoods.categorical import Categorical as Categorical
+from vaekit.likelihoods.continuous_bernoulli import ContinuousBernoulli as ContinuousBernoulli
+from vaekit.likelihoods.discretized_logistic import DiscretizedLogistic as DiscretizedLogistic
+from vaekit.likelihoods.location_scale import Gaussian as Gaussian
+from vaekit.likelihoods.location_scale import Laplace as Laplace
+from vaekit.likelihoods.one_hot import OneHot as OneHot
+from vaekit.likelihoods.squared_error import SumSquaredError as SumSquaredError

@@ -1,0 +1,13 @@
+from vaekit.posteriors.base import Posterior as Posterior
+from vaekit.posteriors.categorical import Categorical as Categorical
+from vaekit.posteriors.delta import Delta as Delta
+from vaekit.posteriors.epanechnikov import Epanechnikov as Epanechnikov
+from vaekit.posteriors.evae import EVAE as EVAE
+from vaekit.posteriors.flow import Flow as Flow
+from vaekit.posteriors.full_gaussian import FullGaussian as FullGaussian
+from vaekit.posteriors.gaussian import Gaussian as Gaussian
+from vaekit.posteriors.laplace import Laplace as Laplace
+from vaekit.posteriors.mixture import GaussianMixture as GaussianMixture
+from vaekit.posteriors.poisson import Poisson as Poisson
+from vaekit.posteriors.spherical import PowerSpherical as PowerSpherical
+from vaekit.posteriors.spherical import VonMisesFisher as VonMisesFisher

@@ -1,0 +1,12 @@
+from vaekit.priors.base import Prior as Prior
+from vaekit.priors.box import Epanechnikov as Epanechnikov
+from vaekit.priors.box import Uniform as Uniform
+from vaekit.priors.categorical import Categorical as Categorical
+from vaekit.priors.flow import Flow as Flow
+from vaekit.priors.gaussian import Gaussian as Gaussian
+from vaekit.priors.laplace import Laplace as Laplace
+from vaekit.priors.mixture import GaussianMixture as GaussianMixture
+from vaekit.priors.poisson import Poisson as Poisson
+from vaekit.priors.sphere_uniform import SphereUniform as SphereUniform
+from vaekit.priors.standard_normal import StandardNormal as StandardNormal
+from vaekit.priors.vamp import Vamp as Vamp

@@ -1,0 +1,14 @@
+from vaekit.regularizers.base import Regularizer as Regularizer
+from vaekit.regularizers.capacity import Capacity as Capacity
+from vaekit.regularizers.code_norm import CodeNorm as CodeNorm
+from vaekit.regularizers.dip import DIP as DIP
+from vaekit.regularizers.evae import EVAEPenalty as EVAEPenalty
+from vaekit.regularizers.factor import Factor as Factor
+from vaekit.regularizers.information import DimensionKL as DimensionKL
+from vaekit.regularizers.information import MutualInformation as MutualInformation
+from vaekit.regularizers.information import TotalCorrelation as TotalCorrelation
+from vaekit.regularizers.kl import KL as KL
+from vaekit.regularizers.kl import VarianceCollapse as VarianceCollapse
+from vaekit.regularizers.mmd import MMD as MMD
+from vaekit.regularizers.population import AggregateKL as AggregateKL
+from vaekit.regularizers.population import PopulationKL as PopulationKL

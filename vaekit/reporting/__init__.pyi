@@ -1,0 +1,17 @@
+from vaekit.reporting.comparison import Comparison as Comparison
+from vaekit.reporting.comparison import compare as compare
+from vaekit.reporting.curves import Panel as Panel
+from vaekit.reporting.curves import draw_curves as draw_curves
+from vaekit.reporting.curves import panels_of as panels_of
+from vaekit.reporting.images import save_grid as save_grid
+from vaekit.reporting.images import side_by_side as side_by_side
+from vaekit.reporting.images import tile as tile
+from vaekit.reporting.images import to_uint8 as to_uint8
+from vaekit.reporting.plots import latent_map as latent_map
+from vaekit.reporting.portrait import portray as portray
+from vaekit.reporting.progress import Progress as Progress
+from vaekit.reporting.progress import decode_progress as decode_progress
+from vaekit.reporting.record import RunRecord as RunRecord
+from vaekit.reporting.record import read_record as read_record
+from vaekit.reporting.report import write_report as write_report
+from vaekit.reporting.several_runs import write_side_by_side as write_side_by_side
