@@ -5,22 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import built, random_images, tiny
+from helpers import built, call, random_images, tiny
 
-from vaekit.cli.main import main
 from vaekit.errors import VaekitError
 from vaekit.files import save_state
 from vaekit.latents import Latents
 from vaekit.regularizers.base import Regularizer
-from vaekit.training.checkpoint import load, path_of
+from vaekit.training.checkpoint import latest, load, path_of
 from vaekit.training.meter import NotFiniteError
 from vaekit.training.trainer import Trainer
 
@@ -193,8 +195,6 @@ def test_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_run_that_ended_before_its_first_step_resumes(tmp_path: Path, kept: bool) -> None:
     """Killed with the directory just made, or stopped by a signal before the first step."""
-    import shutil
-
     import vaekit as vk
     from vaekit.training.listeners import Listener
 
@@ -235,29 +235,84 @@ def test_a_second_signal_acts_at_once() -> None:
         signal.signal(signal.SIGINT, found)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
-def test_damaged_checkpoint_is_a_sentence(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture) -> None:
-    out = tmp_path / "run"
-    arguments = ["run", "vae", "--out", str(out), "--set", "trainer.max_steps=3", "--set", "trainer.accelerator=cpu"]
-    main_code(arguments)
-    path = path_of(out, "last")
+# ---- damaged checkpoints ---------------------------------------------------------------------------------------------
+
+ARGUMENTS = ["run", "vae", "--set=trainer.max_steps=3", "--set=trainer.accelerator=cpu", "--set=trainer.sample_every=0"]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three steps whose last checkpoint is that of step 3, and the one before it that of step 0."""
+    out = tmp_path_factory.mktemp("kept") / "run"
+    assert call(*ARGUMENTS, "--out", str(out)) == 0
+    assert [load(out, which)["step"] for which in ("last", "previous")] == [3, 0]
+    return out
+
+
+def spoil(path: Path, damage: str, draw: random.Random, other: Path) -> None:
     content = bytearray(path.read_bytes())
     if damage == "truncated":
-        content = content[: len(content) // 2]
+        content = content[: draw.randrange(1, len(content))]
     elif damage == "flipped":
-        content[len(content) // 2] ^= 0xFF
+        # Within the parts of the archive: what lies between them pads it, and nothing reads that.
+        with zipfile.ZipFile(path) as archive:
+            part = draw.choice([part for part in archive.infolist() if part.compress_size])
+        begin = part.header_offset + 30 + sum(struct.unpack("<HH", content[part.header_offset + 26 :][:4]))
+        content[begin + draw.randrange(part.compress_size)] ^= 1 << draw.randrange(8)
     elif damage == "empty":
         content = bytearray()
-    else:
-        content = bytearray(b"not a checkpoint")
+    elif damage == "foreign":
+        content = bytearray(draw.randbytes(len(content)))
+    elif damage == "swapped":
+        content = bytearray(other.read_bytes())
     path.write_bytes(content)
-    assert main_code([*arguments, "--resume"]) == 2
-    assert "is damaged and cannot be read" in capsys.readouterr().err
 
 
-def main_code(arguments: list[str]) -> int:
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+DAMAGES = ["truncated", "flipped", "empty", "foreign", "swapped"]
+
+
+def test_every_damaged_checkpoint_is_recognised(kept: Path, tmp_path: Path) -> None:
+    out, other, draw = tmp_path / "run", tmp_path / "other", random.Random(0)
+    assert call(*ARGUMENTS, "--out", str(other)) == 0
+    for number in range(30):
+        shutil.copytree(kept, out)
+        spoil(path_of(out, "last"), DAMAGES[number % len(DAMAGES)], draw, path_of(other, "last"))
+        with pytest.raises(VaekitError, match="is damaged and cannot be read|is of another run"):
+            load(out)
+        state, notes = latest(out)
+        assert state["step"] == 0
+        assert len(notes) == 1
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
+    kept: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture
+) -> None:
+    out, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(kept, out)
+    shutil.copytree(kept, other)
+    (other / "checkpoints" / "mark").unlink()
+    state = load(other)
+    save_state(path_of(other, "last"), {**state, "mark": "another run's"})
+    spoil(path_of(out, "last"), damage, random.Random(0), path_of(other, "last"))
+    if damage == "missing":  # Killed between two renames.
+        path_of(out, "last").unlink()
+    capsys.readouterr()
+    assert call(*ARGUMENTS, "--out", str(out), "--resume") == 0
+    assert "going on from the checkpoint before it, of step 0" in " ".join(capsys.readouterr().err.split())
+    same(out, kept)
+    assert load(out)["step"] == 3
+
+
+def test_without_a_whole_checkpoint_there_is_a_sentence(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(kept, out)
+    for which in ("last", "previous"):
+        spoil(path_of(out, which), "truncated", random.Random(0), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert call(*ARGUMENTS, "--out", str(out), "--resume") == 2
+    assert "last/state.pt is damaged and cannot be read: copy " in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

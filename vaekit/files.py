@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "atomic",
     "load_tensors",
+    "move",
     "save_json",
     "save_state",
     "save_tensors",
@@ -65,15 +66,30 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-            # The rename itself must survive a power cut.
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file another name on the same disk, atomically, in the place of what has that name.
+
+    Raises:
+        VaekitError: The place may not be written.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _rename(source, target)
+
+
+def _rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+    # The rename itself must survive a power cut.
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def sha256(path: str | Path) -> str:

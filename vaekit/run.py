@@ -20,7 +20,7 @@ from vaekit.errors import VaekitError
 from vaekit.evaluation.aggregate import Aggregate, aggregate_posterior
 from vaekit.evaluation.latent import interpolate
 from vaekit.evaluation.samplers import Sampler, list_sources
-from vaekit.files import load_tensors, save_json, save_tensors, save_text, storage_errors
+from vaekit.files import load_tensors, save_json, save_tensors
 from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.registry import datasets
@@ -142,11 +142,10 @@ class Run:
         environment = rundir.describe(
             self.config, self.data, model, objective, command or f"vaekit run {out}/config.yaml"
         )
-        if leader:
-            with storage_errors(out):
-                out.mkdir(parents=True, exist_ok=True)
-            save_text(out / "config.yaml", self.config.to_yaml())
-            save_json(out / "environment.json", environment)
+        record = rundir.Record(out, self.config, environment)
+        if leader and not resume:
+            record.write()
+        listeners = [record, *listeners] if resume else listeners
         with listen():  # A signal after the last step must not cut the keeping short.
             fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
             self._trained = self.__dict__["model"] = fit.model

@@ -14,11 +14,13 @@ import vaekit
 from vaekit.config import RunConfig, read_recipe, resolve
 from vaekit.data import Dataset
 from vaekit.errors import VaekitError
+from vaekit.files import save_json, save_text, storage_errors
 from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.training.checkpoint import path_of
+from vaekit.training.listeners import Listener, Plan
 
-__all__ = ["default_place", "describe", "is_leader", "settle", "untouched"]
+__all__ = ["Record", "default_place", "describe", "is_leader", "settle", "untouched"]
 
 # What may differ between a run and its continuation without making it another run.
 _FREE = {
@@ -90,6 +92,30 @@ def describe(config: RunConfig, data: Dataset, model: Model, objective: Objectiv
         "data": data.protocol,
         "notes": [*data.notes, *model.notes(), *objective.notes(batch_size, config.latent_dim)],
     }
+
+
+class Record(Listener):
+    """Writes what is trained and where; of a resumed run when its checkpoint has been read, not before.
+
+    Arguments:
+        out: The run directory.
+        config: The configuration.
+        environment: The circumstances: see `describe`.
+    """
+
+    def __init__(self, out: Path, config: RunConfig, environment: dict[str, Any]) -> None:
+        self.out, self.config, self.environment = out, config, environment
+
+    def write(self) -> None:
+        """Write the configuration and the circumstances."""
+        with storage_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        save_text(self.out / "config.yaml", self.config.to_yaml())
+        save_json(self.out / "environment.json", self.environment)
+
+    def on_start(self, plan: Plan) -> None:
+        """Write, now that nothing stands in the way of going on."""
+        self.write()
 
 
 def default_place(config: RunConfig, existing: bool, root: str = "runs") -> Path:

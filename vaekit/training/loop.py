@@ -125,7 +125,12 @@ class Loop:
             label=session.objective.label,
             device=_describe(session.fabric),
             parameters={n: sum(p.numel() for p in m.parameters() if p.requires_grad) for n, m in modules.items()},
-            notes=(*self.data.notes, *model.notes(), *session.objective.notes(self.batch_size, model.latent_dim)),
+            notes=(
+                *session.notes,
+                *self.data.notes,
+                *model.notes(),
+                *session.objective.notes(self.batch_size, model.latent_dim),
+            ),
         )
 
     def _epoch(self, epoch: int, start: int, interrupt: Interrupt) -> None:

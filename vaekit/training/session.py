@@ -74,6 +74,7 @@ class Session:
         self._earlier, self._began = 0.0, time.perf_counter()
         self.best = math.inf
         self.metrics: list[dict[str, Any]] = []
+        self.notes: list[str] = []  # What the user should know of a resume.
         self._metrics_bytes = 0
 
     @property
@@ -152,7 +153,7 @@ class Session:
             VaekitError: It is missing, damaged, or of another model.
         """
         assert self.out is not None
-        state = checkpoint.load(self.out)
+        state, self.notes = checkpoint.latest(self.out)
         try:
             self.model.load_state_dict(state["model"])
             self.objective.load_state_dict(state["objective"])
