@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "atomic",
+    "half_written",
     "load_tensors",
     "move",
     "save_json",
@@ -90,6 +91,11 @@ def _rename(source: Path, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def half_written(folder: Path) -> list[Path]:
+    """Return the temporary neighbours below a folder that `atomic` had no time to remove: those of killed processes."""
+    return [path for path in folder.rglob(".*.tmp") if path.is_file()]
 
 
 def sha256(path: str | Path) -> str:

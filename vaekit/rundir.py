@@ -14,7 +14,7 @@ import vaekit
 from vaekit.config import RunConfig, read_recipe, resolve
 from vaekit.data import Dataset
 from vaekit.errors import VaekitError
-from vaekit.files import save_json, save_text, storage_errors
+from vaekit.files import half_written, save_json, save_text, storage_errors
 from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.training.checkpoint import path_of
@@ -53,11 +53,14 @@ def settle(config: RunConfig, out: Path | None, resume: bool, leader: bool) -> P
         if not (out / "config.yaml").is_file():
             raise VaekitError(f"nothing to resume: {out} holds no run; leave out --resume to start one")
         _refuse_changes(resolve(read_recipe(out)), config, out)
-    elif leader and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif leader and out.exists() and (not out.is_dir() or set(out.iterdir()) - set(out.glob(".*.tmp"))):
         raise VaekitError(
             f"{out} already holds another run or other files: add --resume to go on with it, "
             "or choose another place with --out"
         )
+    if leader:
+        for path in half_written(out):
+            path.unlink(missing_ok=True)
     return out
 
 

@@ -74,11 +74,7 @@ def train_to_end(run: Run, *, listeners: Sequence[Listener] = (), command: str |
     assert out is not None
     if is_finished(out):
         return Run.load(out, offline=run.offline, progress=run.progress)
-    there = (out / "config.yaml").is_file()
-    if not there:
-        for stray in out.glob(".*.tmp"):  # Of a run that was killed before it had kept anything.
-            stray.unlink()
-    fit = run.fit(resume=there, listeners=listeners, command=command)
+    fit = run.fit(resume=(out / "config.yaml").is_file(), listeners=listeners, command=command)
     if fit.signal:
         raise Stopped(fit.signal)
     return run

@@ -45,7 +45,8 @@ def save(out: Path, which: str, state: dict[str, Any]) -> None:
     if which != "last":
         save_state(path_of(out, which), state)
         return
-    last, written = path_of(out, "last"), path_of(out, "next")
+    last = path_of(out, "last")
+    written = last.with_name("next.pt")
     save_state(written, state)
     if last.is_file():
         move(last, path_of(out, "previous"))
