@@ -19,7 +19,7 @@ import pytest
 import torch
 from helpers import built, call, random_images, tiny
 
-from vaekit.errors import VaekitError
+from vaekit.errors import VaekitError, memory_errors
 from vaekit.files import half_written, save_state
 from vaekit.latents import Latents
 from vaekit.regularizers.base import Regularizer
@@ -170,6 +170,31 @@ def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(tmp_path: Path)
     state = load(tmp_path)
     assert all(torch.isfinite(value).all() for value in state["model"].values())
     assert f"at step {state['step']}" in str(caught.value)  # The step after the last good one, counted from 0.
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_is_a_sentence_and_keeps_the_checkpoint(tmp_path: Path, kind: type[Exception]) -> None:
+    model, objective = built(tiny("vae"))
+
+    class Greedy(Regularizer):
+        calls = 0
+
+        def forward(self, latents: Latents) -> torch.Tensor:
+            self.calls += 1
+            if self.calls == 4:  # The first is a trial, before anything is kept.
+                raise kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+            return latents.z.sum() * 0.0
+
+    objective.regularizers["penalty"] = Greedy()
+    trainer = Trainer(max_steps=4, sample_every=0, checkpoint_every=1, accelerator="cpu")
+    with pytest.raises(VaekitError, match="out of memory: make data.batch_size smaller than 12, "):
+        trainer.fit(model, objective, random_images(48), batch_size=12, out=tmp_path)
+    assert load(tmp_path)["step"] == 2
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="another"), memory_errors("use less"):
+        raise RuntimeError("another")
 
 
 def test_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-__all__ = ["VaekitError", "suggest"]
+__all__ = ["VaekitError", "memory_errors", "suggest"]
 
 
 class VaekitError(ValueError):
@@ -13,6 +14,28 @@ class VaekitError(ValueError):
 
     The command line prints the sentence and ends with exit code 2; in Python it is an ordinary `ValueError`.
     """
+
+
+@contextlib.contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turn a device or a machine without enough memory into one plain sentence.
+
+    Arguments:
+        advice: What to do.
+
+    Examples:
+        >>> with memory_errors("use smaller batches"):
+        ...     raise MemoryError()
+        Traceback (most recent call last):
+        vaekit.errors.VaekitError: out of memory: use smaller batches
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)  # PyTorch's own are RuntimeErrors, on a CPU of no other type.
+        if not (isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said):
+            raise
+        raise VaekitError(f"out of memory: {advice}") from error
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import torch
 from vaekit.config import LOADER_OPTIONS, RunConfig, resolve
 from vaekit.data import Dataset
 from vaekit.data.dataset import Progress
-from vaekit.errors import VaekitError
+from vaekit.errors import VaekitError, memory_errors
 from vaekit.evaluation.classifiers import Classifiers
 from vaekit.evaluation.extractors import load_extractor
 from vaekit.evaluation.memorisation import suspects
@@ -110,10 +110,11 @@ def evaluate_run(
         if keep is not None:
             keep(record)
 
-    evaluation = evaluate(model, chosen, metrics, options, kept)
-    if any(record.metric == "memorisation" for record in evaluation):
-        nearest, copied, _ = suspects(model, chosen, options)
-        save_grid(out / "samples" / "neighbours.png", side_by_side(nearest, copied), (0.0, 255.0))
+    with memory_errors(f"evaluate with a batch size smaller than {batch_size}; figures do not depend on it"):
+        evaluation = evaluate(model, chosen, metrics, options, kept)
+        if any(record.metric == "memorisation" for record in evaluation):
+            nearest, copied, _ = suspects(model, chosen, options)
+            save_grid(out / "samples" / "neighbours.png", side_by_side(nearest, copied), (0.0, 255.0))
     write_report(out)
     return evaluation
 

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from vaekit.data.dataset import Progress
 from vaekit.errors import VaekitError, suggest
 from vaekit.evaluation.records import digest
@@ -102,10 +100,8 @@ def train_trial(
             last = read_record(place).of_split("valid")[-1]
             _say_pruned(place, last)
             return replace(started, state="pruned", scores=(last["loss"],), seconds=time.perf_counter() - began)
-        except (VaekitError, torch.OutOfMemoryError) as error:
-            short = isinstance(error, torch.OutOfMemoryError)
-            sentence = "the memory of the device is too small for it" if short else str(error)
-            return replace(started, state="failed", error=sentence, seconds=time.perf_counter() - began)
+        except VaekitError as error:
+            return replace(started, state="failed", error=str(error), seconds=time.perf_counter() - began)
     return replace(started, state="complete", scores=tuple(scores), seconds=time.perf_counter() - began)
 
 

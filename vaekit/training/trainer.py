@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from vaekit.data import Dataset, make_batches
-from vaekit.errors import VaekitError
+from vaekit.errors import VaekitError, memory_errors
 from vaekit.files import storage_errors
 from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
@@ -209,7 +209,11 @@ class Trainer:
         if self.tensorboard and out is not None:
             everyone.append(TensorBoard(Path(out) / "tensorboard"))
         loop = Loop(self, session, train, valid, everyone if fabric.is_global_zero else [], data)
-        with listen() as interrupt:
+        smaller = (
+            f"make data.batch_size smaller than {batch_size}, set trainer.precision to bf16 or take narrower networks; "
+            "each of them makes another run"
+        )
+        with listen() as interrupt, memory_errors(smaller):
             return loop.run(interrupt)
 
 
