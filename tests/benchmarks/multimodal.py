@@ -33,7 +33,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "masked-multimodal": {},
     "masked-multimodal-attention": {},
     "masked-multimodal-poe": {"recipe": "masked-multimodal", "fusion": "poe"},
-    "masked-multimodal-private": {"recipe": "masked-multimodal", "private": {"name": "sum_pooling"}},
+    "masked-multimodal-plain": {"recipe": "masked-multimodal", "fusion": {"residual": False}},
+    "masked-multimodal-private": {
+        "recipe": "masked-multimodal",
+        "fusion": {"residual": False},
+        "private": {"name": "sum_pooling"},
+    },
     "joint": {},
     "mvae": {},
     "mmvae": {"objective": {"name": "mmvae", "draws": 1}},
