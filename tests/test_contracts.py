@@ -84,7 +84,7 @@ VARIANTS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("fusions", "moe"): [{}, {"stratified": True}],
     ("fusions", "mopoe"): [{}, {"prior_expert": "full"}, {"prior_expert": "all", "stratified": True}],
     ("fusions", "sum_pooling"): [{}, {"residual": True}],
-    ("fusions", "self_attention"): [{}, {"depth": 2, "width": 30, "pooled": 17}],
+    ("fusions", "self_attention"): [{}, {"depth": 2, "width": 30, "pooled": 17, "residual": True}],
     ("private_fusions", "independent"): [{}, {"auxiliary": True}],
     ("private_fusions", "self_attention"): [{}, {"depth": 2, "width": 30, "pooled": 17}],
     ("objectives", "elbo"): [{}, {"draws": 3}],

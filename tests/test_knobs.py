@@ -359,6 +359,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "pooled": To(9, {"width": 8}),
             "depth": To(2, {"width": 8}),
             "heads": To(2, {"width": 8}),
+            "residual": To(True, {"width": 8}),
             "slope": To(0.1, {"width": 8}),
         },
         "poe": {"prior_expert": False},

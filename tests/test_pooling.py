@@ -118,7 +118,12 @@ def test_first_weights_keep_the_size_of_numbers() -> None:
 
 def test_what_rho_takes_begins_at_size_one_for_all_modalities() -> None:
     torch.manual_seed(2)
-    for spec in ({"name": "sum_pooling"}, {"name": "sum_pooling", "residual": True}, {"name": "self_attention"}):
+    for spec in (
+        {"name": "sum_pooling"},
+        {"name": "sum_pooling", "residual": True},
+        {"name": "self_attention"},
+        {"name": "self_attention", "residual": True},
+    ):
         fusion = fusions.build(spec, (32,) * 5, 4, lambda count: posteriors.build("gaussian", count, 4))
         embedded = fusion.embed([torch.randn(500, 32) for _ in range(5)], normal())
         seen: list[Tensor] = []

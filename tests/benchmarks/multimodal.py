@@ -32,6 +32,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mmvm": {},
     "masked-multimodal": {},
     "masked-multimodal-attention": {},
+    "masked-multimodal-attention-plain": {"recipe": "masked-multimodal-attention", "fusion": {"residual": False}},
     "masked-multimodal-poe": {"recipe": "masked-multimodal", "fusion": "poe"},
     "masked-multimodal-plain": {"recipe": "masked-multimodal", "fusion": {"residual": False}},
     "masked-multimodal-private": {

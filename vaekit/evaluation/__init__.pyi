@@ -16,9 +16,9 @@ from vaekit.evaluation.linear import learned_linear_gaussian as learned_linear_g
 from vaekit.evaluation.linear import linear_report as linear_report
 from vaekit.evaluation.linear import mixture_gap as mixture_gap
 from vaekit.evaluation.linear import mixture_optimum as mixture_optimum
-from vaekit.evaluation.representation import active_neurons as active_neurons
-from vaekit.evaluation.representation import knn_accuracy as knn_accuracy
-from vaekit.evaluation.representation import lifetime_sparsity as lifetime_sparsity
-from vaekit.evaluation.representation import representation as representation
+from vaekit.evaluation.representations import active_neurons as active_neurons
+from vaekit.evaluation.representations import knn_accuracy as knn_accuracy
+from vaekit.evaluation.representations import lifetime_sparsity as lifetime_sparsity
+from vaekit.evaluation.representations import representation as representation
 from vaekit.evaluation.samplers import Sampler as Sampler
 from vaekit.evaluation.samplers import list_sources as list_sources

@@ -11,7 +11,7 @@ from vaekit.errors import VaekitError
 from vaekit.evaluation.disentanglement_scores import dci, mig, sap
 from vaekit.evaluation.factor_votes import COLLAPSED, GROUP, VOTES, beta_vae_score, factor_vae_score
 from vaekit.evaluation.protocol import Options, Result
-from vaekit.evaluation.representation import representation
+from vaekit.evaluation.representations import representation
 from vaekit.models import VAE
 
 __all__ = ["disentanglement"]

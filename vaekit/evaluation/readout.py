@@ -17,7 +17,7 @@ from vaekit.errors import VaekitError
 from vaekit.evaluation.blocks import blocks
 from vaekit.evaluation.information import latent_information
 from vaekit.evaluation.protocol import Options, Result
-from vaekit.evaluation.representation import knn_accuracy, lifetime_sparsity, representation
+from vaekit.evaluation.representations import knn_accuracy, lifetime_sparsity, representation
 from vaekit.evaluation.subset_probe import linear_probe
 from vaekit.evaluation.subsets import estimate
 from vaekit.models.vae import VAE

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.fusions.base import Fusion, MakePosterior
-from vaekit.fusions.sets import Adapters, AttentionBlocks, affine, mlp, pool, require_sizes
+from vaekit.fusions.sets import Adapters, AttentionBlocks, PreNormBlock, affine, mlp, pool, require_sizes
 from vaekit.registry import fusions
 
 __all__ = ["SelfAttention"]
@@ -42,6 +42,8 @@ class SelfAttention(Fusion):
         pooled: The number of features that attend to one another and are summed.
         depth: The number of blocks.
         heads: The number of heads.
+        residual: Whether $\chi$ and $\rho$ are residual: a linear layer and a `PreNormBlock` each, instead of plain
+            layers.
         slope: The slope of the leaky ReLU below zero.
 
     Raises:
@@ -66,16 +68,21 @@ class SelfAttention(Fusion):
         pooled: int = 256,
         depth: int = 1,
         heads: int = 4,
+        residual: bool = False,
         slope: float = 0.01,
     ) -> None:
         super().__init__(features, latent_dim, posterior)
         require_sizes("self_attention", width=width, pooled=pooled, depth=depth, heads=heads, slope=slope)
         self.adapters = Adapters(features, width)
-        self.chi = nn.Sequential(*mlp([width, width], slope), affine(width, pooled))
+        before = [PreNormBlock(width, slope)] if residual else mlp([width, width], slope)
+        self.chi = nn.Sequential(*before, affine(width, pooled))
         self.attention = AttentionBlocks(pooled, width, depth, heads)
         # The sum over all modalities begins as large as one of them.
         nn.init.constant_(self.attention.norm.weight, len(self.features) ** -0.5)
-        self.rho = nn.Sequential(*mlp([pooled, width, width], slope))
+        if residual:
+            self.rho = nn.Sequential(affine(pooled, width), PreNormBlock(width, slope), nn.LayerNorm(width))
+        else:
+            self.rho = nn.Sequential(*mlp([pooled, width, width], slope))
         self.posterior = posterior(width)
 
     def embed(self, features: Sequence[Tensor], prior: Distribution) -> Tensor:

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 
 from vaekit.errors import VaekitError
 
-__all__ = ["Adapters", "AttentionBlocks", "ResidualBlock", "SetNorm", "affine", "mlp", "pool", "require_sizes"]
+__all__ = [
+    "Adapters",
+    "AttentionBlocks",
+    "PreNormBlock",
+    "ResidualBlock",
+    "SetNorm",
+    "affine",
+    "mlp",
+    "pool",
+    "require_sizes",
+]
 
 
 def require_sizes(part: str, *, slope: float = 0.0, **sizes: int) -> None:
@@ -131,6 +141,29 @@ class SetNorm(nn.Module):
         centred = member * (x - mean)
         variance = centred.square().sum((-2, -1), keepdim=True) / count
         return torch.addcmul(self.bias, self.weight, centred * torch.rsqrt(variance + self.eps))
+
+
+class PreNormBlock(nn.Module):
+    r"""$x+W_2\,\mathrm{act}(\mathrm{LN}(W_1\,\mathrm{act}(\mathrm{LN}x)))$, LN being layer normalisation.
+
+    References:
+        Identity Mappings in Deep Residual Networks, He, Zhang, Ren and Sun, 2016, arXiv 1603.05027.
+
+    Arguments:
+        width: The number of features.
+        slope: The slope of the leaky ReLU below zero.
+    """
+
+    def __init__(self, width: int, slope: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential()
+        for _ in range(2):
+            self.layers.extend([nn.LayerNorm(width), nn.LeakyReLU(slope), affine(width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with what the block adds."""
+        added: Tensor = self.layers(x)
+        return x + added
 
 
 class ResidualBlock(nn.Module):

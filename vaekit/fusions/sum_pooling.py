@@ -8,25 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.fusions.base import Fusion, MakePosterior
-from vaekit.fusions.sets import Adapters, ResidualBlock, affine, mlp, pool, require_sizes
+from vaekit.fusions.sets import Adapters, PreNormBlock, ResidualBlock, affine, mlp, pool, require_sizes
 from vaekit.registry import fusions
 
 __all__ = ["SumPooling"]
 
 Distribution = torch.distributions.Distribution
-
-
-class _Residual(nn.Module):
-    """Twice normalisation, activation and a linear layer, added to the input."""
-
-    def __init__(self, width: int, slope: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential()
-        for _ in range(2):
-            self.layers.extend([nn.LayerNorm(width), nn.LeakyReLU(slope), affine(width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
 
 
 @fusions.register(
@@ -92,8 +79,8 @@ class SumPooling(Fusion):
         if residual:
             self.blocks = nn.ModuleList([ResidualBlock(width, slope) for _ in range(layers - 1)])
             self.chi: nn.Module = last
-            blocks = [_Residual(width, slope) for _ in range(layers - 1)]
-            self.rho = nn.Sequential(affine(pooled, width), *blocks, nn.LayerNorm(width))
+            after = [PreNormBlock(width, slope) for _ in range(layers - 1)]
+            self.rho = nn.Sequential(affine(pooled, width), *after, nn.LayerNorm(width))
         else:
             self.blocks = nn.ModuleList()
             self.chi = nn.Sequential(*mlp([width, *hidden], slope), last)
