@@ -16,6 +16,7 @@ from vaekit.backbones.layers import (
     SequentialDecoder,
     SequentialEncoder,
     Upsample,
+    channels_last,
     image_sizes,
     norm_layer,
     require_choice,
@@ -84,7 +85,7 @@ class Conv(Backbone):
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([data_shape[0], *channels]):
             layers += [Downsample(inputs, outputs, 4, bias=self._bias), norm_layer(self.norm, outputs), nn.ReLU()]
-        return SequentialEncoder(*layers, features=channels[-1] * math.prod(sizes[-1]))
+        return channels_last(SequentialEncoder(*layers, features=channels[-1] * math.prod(sizes[-1])))
 
     def decoder(self, latent_dim: int, decoded_shape: tuple[int, ...]) -> SequentialDecoder:
         """Return a new decoder from `latent_dim` to images of shape `decoded_shape`."""
@@ -104,4 +105,4 @@ class Conv(Backbone):
                 norm_layer(self.norm, outputs),
                 nn.ReLU(),
             ]
-        return SequentialDecoder(*layers, nn.Conv2d(channels[-1], decoded_shape[0], 3, padding=1))
+        return channels_last(SequentialDecoder(*layers, nn.Conv2d(channels[-1], decoded_shape[0], 3, padding=1)))

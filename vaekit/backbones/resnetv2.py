@@ -14,16 +14,18 @@ from vaekit.backbones.layers import (
     Init,
     Norm,
     Padding,
+    Pointwise,
     SequentialDecoder,
     SequentialEncoder,
     Upsample,
+    channels_last,
     image_sizes,
     initialise,
     norm_layer,
     require_choice,
+    require_layers,
     require_positive,
 )
-from vaekit.errors import VaekitError
 from vaekit.registry import backbones
 
 __all__ = ["ResNetV2", "Sum"]
@@ -115,9 +117,8 @@ class ResNetV2(Backbone):
 
     def __post_init__(self) -> None:
         require_positive("resnetv2", width=self.width, latent_channels=self.latent_channels)
-        for name, blocks in (("encoder_blocks", self.encoder_blocks), ("decoder_blocks", self.decoder_blocks)):
-            if blocks < 0:
-                raise VaekitError(f"{name} = {blocks} of resnetv2 is not valid: use 0 or more")
+        blocks = {"encoder_blocks": self.encoder_blocks, "decoder_blocks": self.decoder_blocks}
+        require_layers("resnetv2", least=0, **blocks)
         require_choice("norm", self.norm, get_args(Norm))
         require_choice("input_norm", self.input_norm, get_args(InputNorm))
         require_choice("padding", self.padding, get_args(Padding))
@@ -134,10 +135,10 @@ class ResNetV2(Backbone):
         for _ in sizes[1:]:
             layers += [self._identity() for _ in range(self.encoder_blocks)]
             layers.append(self._down())
-        layers.append(nn.Conv2d(self.width, self.latent_channels, 1))
+        layers.append(Pointwise(self.width, self.latent_channels))
         encoder = SequentialEncoder(*layers, features=self.latent_channels * math.prod(sizes[-1]))
         initialise(encoder, self.init)
-        return encoder
+        return channels_last(encoder)
 
     def decoder(self, latent_dim: int, decoded_shape: tuple[int, ...]) -> SequentialDecoder:
         """Return a new decoder from `latent_dim` to images of shape `decoded_shape`."""
@@ -152,12 +153,12 @@ class ResNetV2(Backbone):
         for source, target in pairwise(sizes):
             layers += [self._identity() for _ in range(self.decoder_blocks)]
             layers.append(self._up(outputs if target == sizes[-1] else self.width, source, target))
-        layers.append(nn.Conv2d(outputs, outputs, 1))
+        layers.append(Pointwise(outputs, outputs))
         if self.output == "tanh":
             layers.append(nn.Tanh())
         decoder = SequentialDecoder(*layers)
         initialise(decoder, self.init)
-        return decoder
+        return channels_last(decoder)
 
     # ---- blocks --------------------------------------------------------------------------------------------------
 
@@ -172,20 +173,20 @@ class ResNetV2(Backbone):
             *self._activation(width),
             nn.Conv2d(width, width, 3, padding=1),
             *self._activation(width),
-            nn.Conv2d(width, width, 1, stride=stride),
+            Pointwise(width, width, stride),
         )
 
     def _identity(self) -> nn.Module:
         return Sum(self._tri(), nn.Identity())
 
     def _down(self) -> nn.Module:
-        shortcut = nn.Sequential(*self._activation(self.width), nn.Conv2d(self.width, self.width, 1, stride=2))
+        shortcut = nn.Sequential(*self._activation(self.width), Pointwise(self.width, self.width, stride=2))
         return Sum(self._tri(stride=2), shortcut)
 
     def _up(self, outputs: int, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         body = nn.Sequential(
             *self._activation(self.width),
-            nn.Conv2d(self.width, outputs, 1),
+            Pointwise(self.width, outputs),
             *self._activation(outputs),
             Upsample(outputs, outputs, source, target, padding=self.padding),
         )

@@ -13,6 +13,7 @@ from vaekit.backbones.layers import (
     Init,
     Norm,
     Padding,
+    channels_last,
     image_sizes,
     initialise,
     norm_layer,
@@ -104,6 +105,7 @@ class PatchGAN(Discriminator):
         if final_norm:
             layers += [norm_layer(map_norm, 1), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
+        channels_last(self)
         initialise(self, init)
         if norm == "spectral":
             for layer in list(self.modules()):
