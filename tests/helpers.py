@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
 import vaekit as vk
 from vaekit.cli.main import main
 from vaekit.config import RunConfig, read_recipe, recipe_names, resolve
-from vaekit.data import Dataset, Split
+from vaekit.data import Dataset, Split, StreamedBatches, load
 
 TINY_GAMIX = {
     "latent_dim": 4,
     "backbone": {"width": 8, "latent_channels": 8},
     "adversary": {"discriminator": {"width": 8}},
     "posterior": {"components": 2},
+}
+
+TINY_AUTOENCODER_KL = {
+    "latent_dim": 16,
+    "backbone": {"widths": [4, 8], "groups": 2, "latent_channels": 1},
+    "adversary": {"discriminator": {"width": 8}, "start_step": 0},
 }
 
 # The model that an objective for several modalities is tested with: its fusion (`poe` where there is none here), its
@@ -54,6 +66,7 @@ def tiny(recipe: str = "gamix", **overrides: Any) -> RunConfig:
         base = {"latent_dim": 4, "backbone": {"name": "mlp", "hidden": [16]}, "data": TINY_PAIRED}
         return resolve(read_recipe(recipe), base, overrides)
     base = TINY_GAMIX if recipe.startswith("gamix") else {"latent_dim": 4, "backbone": {"hidden": [16]}}
+    base = TINY_AUTOENCODER_KL if recipe == "autoencoder-kl" else base
     return resolve(read_recipe(recipe), base, overrides, data="digits")
 
 
@@ -70,6 +83,69 @@ def random_images(count: int = 64, shape: tuple[int, ...] = (1, 8, 8), seed: int
     samples = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
     held = max(count // 4, 2)
     return Dataset("noise", Split(samples[held:]), Split(samples[:held]))
+
+
+def numbered_image(number: int, size: int = 8, format: str = "PNG") -> bytes:
+    """Return an image file whose colour says its number."""
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), (number % 256, number // 256, 7)).save(file, format)
+    return file.getvalue()
+
+
+def write_tar(file: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """Write a tar file of members by name."""
+    with tarfile.open(file, "w") as tar:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    return file
+
+
+def write_shards(folder: Path, *counts: int, stem: str = "train", first: int = 0) -> str:
+    """Write shards of numbered images with their last digit as label, and return the pattern of their names."""
+    for shard, count in enumerate(counts):
+        numbers = range(first, first := first + count)
+        members = [(f"{n:06d}.{end}", made(n)) for n in numbers for end, made in _MEMBERS.items()]
+        write_tar(folder / f"{stem}-{shard:03d}.tar", members)
+    return str(folder / f"{stem}-{{000..{len(counts) - 1:03d}}}.tar")
+
+
+_MEMBERS: dict[str, Callable[[int], bytes]] = {"png": numbered_image, "cls": lambda number: str(number % 10).encode()}
+
+
+def streamed(folder: Path, *counts: int, **options: Any) -> Dataset:
+    """Return a streamed data set of numbered images, in shards of so many."""
+    options.setdefault("valid_samples", 10)
+    return load("webdataset", urls=write_shards(folder, *(counts or (150, 90, 77))), image_size=8, **options)
+
+
+def numbers_of(x: Tensor) -> list[int]:
+    """Return which numbered images these are."""
+    return (x[:, 0, 0, 0] + 256 * x[:, 1, 0, 0]).int().tolist()
+
+
+def streamed_numbers(data: Dataset, size: int, epoch: int = 0, start: int = 0, **options: Any) -> list[list[int]]:
+    """Return which numbered images are in each batch of a stream."""
+    assert data.stream is not None
+    batches = StreamedBatches(data.stream, size, data_range=None, **options)
+    return [numbers_of(x) for x in batches.epoch(epoch, start)]
+
+
+def hub_rows(numbers: range) -> Any:
+    """Return numbered images with their last digit as label, as a data set of the package `datasets`."""
+    hub = pytest.importorskip("datasets")
+    features = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(num_classes=10)})
+    images = [{"bytes": numbered_image(number), "path": None} for number in numbers]
+    return hub.Dataset.from_dict({"image": images, "label": [number % 10 for number in numbers]}, features=features)
+
+
+def save_hub(folder: Path, **splits: range) -> Path:
+    """Save splits of numbered images as the package `datasets` does."""
+    hub = pytest.importorskip("datasets")
+    hub.disable_progress_bars()
+    hub.DatasetDict({name: hub_rows(numbers) for name, numbers in splits.items()}).save_to_disk(str(folder))
+    return folder
 
 
 def write_idx(suite: Any, folder: Path) -> Path:

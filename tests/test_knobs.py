@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import inspect
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,9 +20,11 @@ from helpers import MULTIMODAL, random_images, write_idx
 from torch import Tensor, nn
 
 import vaekit as vk
+from vaekit.backbones.diffusers_folder import write_folder
 from vaekit.config import LOADER_OPTIONS, read_recipe, resolve
 from vaekit.data import Dataset, Split, paired
 from vaekit.distributions import draw
+from vaekit.files import save_tensors
 from vaekit.latents import Latents
 from vaekit.registry import (
     FAMILIES,
@@ -28,6 +34,7 @@ from vaekit.registry import (
     discriminators,
     fusions,
     likelihoods,
+    loggers,
     objectives,
     optimizers,
     options_of,
@@ -64,11 +71,12 @@ def seen_in_module(module: nn.Module, loss: Tensor) -> list[Any]:
 
 
 def see_posterior(spec: dict[str, Any]) -> Any:
-    module = posteriors.build(spec, 8, 3)
+    features = 6 if spec.get("head") == "split" else 8
+    module = posteriors.build(spec, features, 3)
     prior = (*posteriors.info(spec["name"]).only_with.get("priors", ()), "standard_normal")[0]
     shared = {key: spec[key] for key in ("categories",) if key in spec}
     p = priors.build({"name": prior, **shared}, 3)()
-    z, weights = draw(module(20 * fixed(5, 8), p))
+    z, weights = draw(module(20 * fixed(5, features), p))
     return seen_in_module(module, (weights * z.square().sum(-1)).sum(0).mean())
 
 
@@ -84,10 +92,36 @@ def see_likelihood(spec: dict[str, Any]) -> Any:
     return seen_in_module(module, module(fixed(5, *module.parameters_shape)).log_prob(fixed(5, 2, 3).sigmoid()).mean())
 
 
+@functools.cache
+def saved_weights(name: str) -> str:
+    """Write weights for a backbone of the cases, and return where they are."""
+    place = tempfile.TemporaryDirectory()
+    atexit.register(place.cleanup)
+    torch.manual_seed(3)
+    if name == "timm":
+        import timm
+
+        save_tensors(f"{place.name}/model.safetensors", timm.create_model("test_convnext").state_dict())
+        return f"{place.name}/model.safetensors"
+    backbone = backbones.build({"name": name, **SMALL_KL})
+    shape, options = (1, 8, 8), {"in_channels": 1, "out_channels": 1}
+    states = [part.layers.state_dict() for part in (backbone.encoder(shape), backbone.decoder(64, shape))]
+    write_folder(place.name, backbone.options, options, *states)
+    return place.name
+
+
 def see_backbone(spec: dict[str, Any]) -> Any:
-    backbone, shape = backbones.build(spec), (1, 8, 8) if spec["name"] == "pvae" else (1, 9, 8)
-    module = nn.ModuleList([backbone.encoder(shape), backbone.decoder(3, shape)])
-    loss = module[0](fixed(4, *shape)).square().sum() + module[1](fixed(4, 3)).square().sum()
+    name = spec["name"]
+    spec = {**spec, "weights": saved_weights(name)} if "weights" in spec else spec
+    shape = {"pvae": (1, 8, 8), "autoencoder_kl": (1, 8, 8), "timm": (1, 64, 32)}.get(name, (1, 9, 8))
+    if name == "timm":
+        pytest.importorskip("timm")
+    backbone = backbones.build(spec)
+    with mock.patch("vaekit.backbones.timm._download", side_effect=lambda *_: saved_weights(name)):
+        encoder = backbone.encoder(shape)
+    latent_dim = encoder.features // 2 if name == "autoencoder_kl" else 3
+    module = nn.ModuleList([encoder, backbone.decoder(latent_dim, shape)])
+    loss = module[0](fixed(4, *shape)).square().sum() + module[1](fixed(4, latent_dim)).square().sum()
     return seen_in_module(module, loss)
 
 
@@ -131,6 +165,18 @@ def see_optimizer(spec: dict[str, Any]) -> Any:
         places.append(parameter.tolist())
     # Whether the kernel is fused is between torch and the device: what it was told is all that can be seen.
     return places, optimizer.inner.defaults.get("fused")
+
+
+def see_logger(spec: dict[str, Any]) -> Any:
+    """What a tracker is called with, by name; the trackers themselves are left out."""
+    name = spec["name"]
+    pytest.importorskip(name)
+    begins = {"wandb": "wandb.init", "mlflow": "mlflow.MlflowClient", "trackio": "trackio.init"}[name]
+    with mock.patch(begins) as begin, tempfile.TemporaryDirectory() as out:
+        loggers.build(spec).start(Path(out), "the run" if name == "trackio" else None, {}, [])
+    calls = [call for call in begin.mock_calls if call[0] in ("", "().create_experiment")]
+    own = ("id", "name", "dir", "settings", "tracking_uri" if "uri" not in spec else "", "artifact_location")
+    return [(call.args, {key: value for key, value in call.kwargs.items() if key not in own}) for call in calls]
 
 
 def see_schedule(spec: dict[str, Any]) -> Any:
@@ -238,6 +284,8 @@ POLYMNIST = {
     "limit": To(2, {"limit": 3}),
 }
 SMALL_RESNET = {"width": 8, "latent_channels": 4}
+SMALL_KL = {"widths": [4, 8], "groups": 2}
+SMALL_TIMM = {"model": "test_convnext", "decoder_backbone": {"name": "mlp", "hidden": [4]}}
 LINEAR = {"name": "linear", "steps": 4}
 
 CASES: dict[str, dict[str, dict[str, Any]]] = {
@@ -256,7 +304,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "bias": False,
             "init_std": 0.1,
         },
-        "gaussian": {"log_variance_range": (-1.0, 1.0), "init": "glorot"},
+        "gaussian": {"log_variance_range": (-1.0, 1.0), "init": "glorot", "head": "split"},
         "epanechnikov": {},
         "evae": {"bandwidth": 1.0, "radius": 2.0},
         "delta": {},
@@ -315,6 +363,24 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
             "bias": False,
         },
         "conv": {"width": To(8, {"width": 4}), "norm": To("batch", {"width": 4})},
+        "autoencoder_kl": {
+            "widths": To([8, 4], SMALL_KL),
+            "blocks": To(2, SMALL_KL),
+            "latent_channels": To(2, SMALL_KL),
+            "groups": To(1, SMALL_KL),
+            "attention": To(False, SMALL_KL),
+            "quant_conv": To(False, SMALL_KL),
+            "post_quant_conv": To(False, SMALL_KL),
+            "weights": To("written by see_backbone", SMALL_KL),
+        },
+        "timm": {
+            "model": To("test_convnext2", SMALL_TIMM),
+            "pretrained": To(True, SMALL_TIMM),
+            "weights": To("written by see_backbone", SMALL_TIMM),
+            "pooled": To(False, SMALL_TIMM),
+            "arguments": To({"conv_bias": False}, SMALL_TIMM),
+            "decoder_backbone": To("mlp", SMALL_TIMM),
+        },
         "resnetv2": {
             "width": To(12, SMALL_RESNET),
             "norm": To("group", SMALL_RESNET),
@@ -430,6 +496,12 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "adamw": {"lr": LINEAR, "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.5, "fused": False},
         "sgd": {"lr": LINEAR, "momentum": 0.9, "weight_decay": 0.5},
     },
+    "loggers": {
+        "tensorboard": {},
+        "wandb": {"project": "mine", "entity": "me", "group": "series", "tags": ["first"]},
+        "mlflow": {"experiment": "mine", "uri": "http://localhost:5000"},
+        "trackio": {"project": "mine", "space": "me/runs"},
+    },
     "schedules": {
         "constant": {"value": To(2.0, {"value": 1.0})},
         "linear": {
@@ -507,8 +579,9 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "mnist-labels": {"digits": To("digits", {"limit": 3}), "image_size": 14, "limit": 1},
     },
 }
-# Their files are large and elsewhere; tests/test_data_sets.py and tests/test_paired_data.py read their options.
-ELSEWHERE = {"mnist", "fashion-mnist", "cifar10", "svhn", "celeba", "celeba-attributes"}
+# Their files are large and elsewhere; tests/test_data_sets.py and tests/test_paired_data.py read their options, and
+# tests/test_streams.py and tests/test_hub_data.py those of streams.
+ELSEWHERE = {"mnist", "fashion-mnist", "cifar10", "svhn", "celeba", "celeba-attributes", "webdataset", "hf"}
 
 SEE: dict[str, Callable[..., Any]] = {
     "posteriors": see_posterior,
@@ -522,6 +595,7 @@ SEE: dict[str, Callable[..., Any]] = {
     "private_fusions": see_private_fusion,
     "objectives": see_objective,
     "optimizers": see_optimizer,
+    "loggers": see_logger,
     "schedules": see_schedule,
     "datasets": see_dataset,
 }
@@ -612,10 +686,11 @@ TRAINED: dict[str, Any] = {
     "discriminator_optimizer": {"name": "sgd", "lr": 0.01},
     "ema": 0.5,
     "clip": 0.01,
+    "accumulate": 2,
     "precision": "bf16",
     "log_every": 1,
     "sample_every": 0,
-    "tensorboard": True,
+    "loggers": ["tensorboard"],
     "seed": 1,
 }
 
@@ -683,7 +758,12 @@ def test_checkpoint_every(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_every_option_of_the_trainer_has_a_case() -> None:
-    cases = {**TRAINED, **LAUNCHED, "compile": ..., "checkpoint_every": ...}
+    # What is not here is in tests/test_steps.py.
+    cases = {
+        **TRAINED,
+        **LAUNCHED,
+        **dict.fromkeys(("compile", "checkpoint_every", "activation_checkpointing", "not_finite")),
+    }
     assert_complete("the trainer", options_of(vk.Trainer), cases)
 
 

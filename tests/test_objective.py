@@ -140,19 +140,6 @@ def test_overfits_eight_images() -> None:
     assert errors[-1] < 0.4 * errors[0], errors
 
 
-def test_tensorboard_writes_the_metrics(tmp_path: object) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    model, objective = built(tiny("vae", likelihood="gaussian"))
-    Trainer(max_steps=4, log_every=2, accelerator="cpu", tensorboard=True).fit(
-        model, objective, random_images(32), batch_size=8, out=tmp_path
-    )
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert {"train/loss", "train/kl", "valid/loss", "train/bits_per_dim"} <= set(events.Tags()["scalars"])
-
-
 @pytest.mark.parametrize(
     ("likelihood", "binarize", "logged"),
     [

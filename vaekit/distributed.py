@@ -1,12 +1,17 @@
-"""Batch statistics over all ranks, with exact gradients."""
+"""Batch statistics over all ranks, with exact gradients, and ranks that are lost."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed
 from torch import Tensor
 
-__all__ = ["all_max", "all_mean", "world_size"]
+from vaekit.errors import VaekitError
+
+__all__ = ["all_max", "all_mean", "rank_errors", "world_size"]
 
 
 def world_size() -> int:
@@ -50,3 +55,29 @@ def all_max(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
     return largest
+
+
+@contextmanager
+def rank_errors() -> Iterator[None]:
+    """Turn the loss of another rank into one plain sentence.
+
+    Examples:
+        >>> with rank_errors():
+        ...     raise RuntimeError("gloo: Connection closed by peer")
+        Traceback (most recent call last):
+        vaekit.errors.VaekitError: another process of this run ended or cannot be reached: the last checkpoint is...
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in _LOST)
+        if not lost:
+            raise
+        raise VaekitError(
+            "another process of this run ended or cannot be reached: the last checkpoint is kept; see what the other "
+            "one said, and go on with --resume"
+        ) from error
+
+
+# What gloo says; NCCL's errors have a type.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")

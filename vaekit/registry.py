@@ -24,7 +24,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vaekit.errors import VaekitError, suggest
 
@@ -40,6 +41,7 @@ __all__ = [
     "discriminators",
     "fusions",
     "likelihoods",
+    "loggers",
     "objectives",
     "optimizers",
     "options_of",
@@ -90,6 +92,10 @@ class Info:
     provider: str = "vaekit"
 
 
+# Of a whole number: no size and no count comes near it, and PyTorch can still be asked for as many bytes.
+_LARGEST = 2**48
+
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 _METADATA = {entry.name for entry in fields(Info)} - {"name", "target", "provider"}
 
 
@@ -128,6 +134,8 @@ class Registry:
         if unknown:
             raise TypeError(f"unknown metadata {sorted(unknown)} for {self.kind} '{name}': use {sorted(_METADATA)}")
 
+        self._check_name(name, "a module")
+
         def decorate(part: Part) -> Part:
             target = f"{part.__module__}:{part.__qualname__}"
             taken = self._local.get(name) or self._builtin.get(name) or self._foreign(name, part.__module__)
@@ -141,6 +149,14 @@ class Registry:
             return part
 
         return decorate
+
+    def _check_name(self, name: str, provider: str) -> None:
+        """Refuse a name that could be taken for a path, an option or markup."""
+        if not _NAME.fullmatch(name):
+            raise VaekitError(
+                f"{provider} registers the {self.kind} '{name}', and names are letters, digits, _, - and . alone: "
+                "uninstall or rename it"
+            )
 
     def _foreign(self, name: str, module: str) -> Info | None:
         """Return the plug-in of that name, unless it is of the same package: it may name a re-export of the class."""
@@ -171,6 +187,7 @@ class Registry:
         found: dict[str, Info] = {}
         for point in importlib.metadata.entry_points(group=f"vaekit.{self.family}"):
             provider = point.dist.name if point.dist else "unknown"
+            self._check_name(point.name, f"the package {provider}")
             taken = self._builtin.get(point.name) or found.get(point.name)
             if taken is not None and taken.target != point.value:
                 raise VaekitError(
@@ -211,14 +228,17 @@ class Registry:
             info = self.info(name)
             module, _, attribute = info.target.partition(":")
             try:
-                self._classes[name] = getattr(importlib.import_module(module), attribute)
+                part = getattr(importlib.import_module(module), attribute)
             except VaekitError:
                 raise
-            except Exception as error:  # a plug-in's module may raise anything
+            except (Exception, SystemExit) as error:  # a plug-in's module may raise anything
                 raise VaekitError(
                     f"{self.kind} '{name}' of {info.provider} cannot be imported from '{info.target}': "
                     f"{type(error).__name__}: {error}"
                 ) from error
+            if not callable(part):
+                raise VaekitError(f"{self.kind} '{name}' of {info.provider} is no class and no function: {info.target}")
+            self._classes[name] = part
         return self._classes[name]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
@@ -276,6 +296,8 @@ def check_options(part: Callable[..., Any], options: Mapping[str, Any], where: s
     for key in options:
         if key not in declared:
             raise VaekitError(f"unknown option '{where}.{key}'{whose}: {suggest(key, declared)}")
+        if _is_misplaced_truth(options[key], declared[key].annotation):
+            raise VaekitError(f"{where}.{key} = {options[key]!r} is not valid{whose}: use a number")
     # The fields get neutral names: an option may be called what pydantic keeps for itself.
     aliases = {f"option_{number}": key for number, key in enumerate(declared)}
     model_fields: dict[str, Any] = {
@@ -283,7 +305,7 @@ def check_options(part: Callable[..., Any], options: Mapping[str, Any], where: s
         for field_name, p in zip(aliases, declared.values(), strict=True)
     }
     numbered = {key: field_name for field_name, key in aliases.items()}
-    config = ConfigDict(arbitrary_types_allowed=True)
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
         checked = create_model("Options", __config__=config, **model_fields)(
             **{numbered[key]: value for key, value in options.items()}
@@ -295,7 +317,29 @@ def check_options(part: Callable[..., Any], options: Mapping[str, Any], where: s
             raise VaekitError(f"{where} needs the option '{key}'{whose}") from error
         message = first["msg"][0].lower() + first["msg"][1:]
         raise VaekitError(f"{where}.{key} = {options[key]!r} is not valid{whose}: {message}") from error
-    return {key: getattr(checked, numbered[key]) for key in options}
+    found = {key: getattr(checked, numbered[key]) for key in options}
+    for key, value in found.items():
+        # What may be a function of the step is a schedule where it is a mapping: what is wrong with it is said here.
+        scalar = any(get_origin(kind) is Callable for kind in _kinds(declared[key].annotation))
+        if scalar and isinstance(value, Mapping):
+            check_spec(schedules, value, f"{where}.{key}")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise VaekitError(f"{where}.{key} = {value} is not valid{whose}: it is larger than {_LARGEST:,}")
+    return found
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the type itself."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_misplaced_truth(value: Any, annotation: Any) -> bool:
+    """Whether `value` is true or false, or a list that holds one of them, and the type has no place for it."""
+    kinds = _kinds(annotation)
+    if isinstance(value, list | tuple):
+        kinds = tuple(kind for each in kinds for kind in get_args(each))
+        value = next((part for part in value if isinstance(part, bool)), None)
+    return isinstance(value, bool) and not any(kind in (bool, Any) for kind in kinds)
 
 
 def check_spec(registry: Registry, spec: str | Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -329,6 +373,7 @@ fusions = Registry("fusions", "fusion", "vaekit.fusions")
 private_fusions = Registry("private_fusions", "private fusion", "vaekit.fusions")
 objectives = Registry("objectives", "objective", "vaekit.objectives")
 optimizers = Registry("optimizers", "optimizer", "vaekit.training")
+loggers = Registry("loggers", "logger", "vaekit.training.loggers")
 schedules = Registry("schedules", "schedule", "vaekit.schedules")
 datasets = Registry("datasets", "dataset", "vaekit.data")
 
@@ -346,6 +391,7 @@ FAMILIES: dict[str, Registry] = {
         private_fusions,
         objectives,
         optimizers,
+        loggers,
         schedules,
         datasets,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 
 from vaekit import build, rundir
+from vaekit.backbones.pretrained import pretrained_weights
 from vaekit.config import LOADER_OPTIONS, RunConfig, read_recipe, resolve
 from vaekit.data import Dataset, load, make_batches
 from vaekit.data.images import read_images
-from vaekit.errors import VaekitError
+from vaekit.data.loading import refuse_own
+from vaekit.errors import VaekitError, memory_errors
 from vaekit.evaluation.aggregate import Aggregate, aggregate_posterior
 from vaekit.evaluation.latent import interpolate
 from vaekit.evaluation.samplers import Sampler, list_sources
+from vaekit.exporting.names import Format, What
 from vaekit.files import load_tensors, save_json, save_tensors
 from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
@@ -29,7 +33,7 @@ from vaekit.schedules import with_steps
 from vaekit.training.interrupt import listen
 from vaekit.training.listeners import Listener
 from vaekit.training.loop import Fit
-from vaekit.training.trainer import Trainer, check_fit
+from vaekit.training.trainer import Trainer
 
 __all__ = ["Run", "recipe"]
 
@@ -74,6 +78,7 @@ class Run:
         self.offline = offline
         self.progress = progress
         self._trained: Model | None = None
+        self._loader_options()  # What is wrong with them is said here.
 
     # ---- what the configuration names ----------------------------------------------------------------------------
 
@@ -82,6 +87,7 @@ class Run:
         """The data set, loaded when first asked for."""
         options = {key: value for key, value in self.config.data.items() if key not in (*LOADER_OPTIONS, "name")}
         name = self.config.data["name"]
+        refuse_own(options)
         for key in options:
             near = difflib.get_close_matches(key, LOADER_OPTIONS, n=1, cutoff=0.8)
             if near and not (name in datasets.names() and key in datasets.options(name)):
@@ -97,9 +103,13 @@ class Run:
     @cached_property
     def model(self) -> Any:
         """The model: freshly built, or as trained by `fit` or loaded with the run."""
-        if self.config.data_shape is None:
-            return build.model(self.config, self.data.shape, self.data.values)
-        return build.model(self.config, self.config.data_shape, self.config.data_values)
+        with self._pretrained_weights():
+            if self.config.data_shape is None:
+                return build.model(self.config, self.data.shape, self.data.values)
+            return build.model(self.config, self.config.data_shape, self.config.data_values)
+
+    def _pretrained_weights(self) -> AbstractContextManager[None]:
+        return pretrained_weights("disk" if self.offline else "anywhere")
 
     def _batches(self, split: str = "train", shuffle: bool = False) -> Any:
         model = self._ready()
@@ -122,13 +132,21 @@ class Run:
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def fit(self, *, resume: bool = False, listeners: Sequence[Listener] = (), command: str | None = None) -> Fit:
+    def fit(
+        self,
+        *,
+        resume: bool = False,
+        listeners: Sequence[Listener] = (),
+        command: str | None = None,
+        profile: int = 0,
+    ) -> Fit:
         """Train, and leave a complete run directory.
 
         Arguments:
             resume: Whether to go on from the last checkpoint of the run directory.
             listeners: Called on rank zero; `vaekit.reporting.Progress()` shows a bar.
             command: The command that makes the run again, for the record; `vaekit run` on its `config.yaml` if none.
+            profile: Time so many steps and leave `profile/summary.html` and a trace; 0 for none.
 
         Raises:
             VaekitError: A part, an option, the data or the directory is not right; the sentence says what to do.
@@ -136,9 +154,10 @@ class Run:
         leader = rundir.is_leader()
         loader = self._loader_options()
         self.config = self.config.model_copy(update={"data_shape": self.data.shape, "data_values": self.data.values})
-        trainer, model, objective = self.prepare()
         out = self.out = rundir.settle(self.config, self.out, resume, leader)
         resume = resume and not rundir.untouched(out)
+        with pretrained_weights("nowhere" if resume else "anywhere"):
+            trainer, model, objective = self.prepare()
         environment = rundir.describe(
             self.config, self.data, model, objective, command or f"vaekit run {out}/config.yaml"
         )
@@ -147,7 +166,9 @@ class Run:
             record.write()
         listeners = [record, *listeners] if resume else listeners
         with listen():  # A signal after the last step must not cut the keeping short.
-            fit = trainer.fit(model, objective, self.data, out=out, resume=resume, listeners=listeners, **loader)
+            fit = trainer.fit(
+                model, objective, self.data, out=out, resume=resume, listeners=listeners, profile=profile, **loader
+            )
             self._trained = self.__dict__["model"] = fit.model
             self.__dict__.pop("sampler", None)  # of an earlier fit
             if leader:
@@ -170,12 +191,17 @@ class Run:
         batch_size = self._loader_options()["batch_size"]
         # A schedule may speak of a share of the run; what is kept and resumed is the share.
         asked = build.trainer(self.config)
-        steps = asked.epochs * max(len(self.data.train) // batch_size, 1)
+        steps = asked.epochs * max(len(self.data.fitted_to) // batch_size, 1)
         config = RunConfig(**with_steps(self.config.model_dump(), min(steps, asked.max_steps or steps)))
-        model = build.model(config, self.data.shape, self.data.values)
-        objective = build.objective(config, self.data.shape)
-        check_fit(model, objective, batch_size, len(self.data.train))
-        return build.trainer(config), model, objective
+        with self._pretrained_weights():
+            model = build.model(config, self.data.shape, self.data.values)
+        trainer = build.trainer(config)
+        with memory_errors(build.smaller(config)):
+            objective = build.objective(config, self.data.shape)
+            trainer.check(model, objective, batch_size, len(self.data.fitted_to))
+        if (trainer.devices, trainer.nodes, trainer.strategy) != (1, 1, "auto"):
+            trainer.engine()  # What is not here is said before anything is written.
+        return trainer, model, objective
 
     def _loader_options(self) -> dict[str, Any]:
         options = {key: value for key, value in self.config.data.items() if key in LOADER_OPTIONS and key != "root"}
@@ -209,6 +235,7 @@ class Run:
             "seconds": round(fit.seconds, 2),
             "samples_per_second": round(fit.samples_per_second, 1),
             "peak_memory_bytes": fit.peak_memory,
+            **({"skipped_steps": fit.skipped} if fit.skipped else {}),
             "active_units": f"{aggregate.active_units} of {fit.model.latent_dim}",
             "mean_posterior_variance": round(float(aggregate.mean_variance.mean()), 6),
         }
@@ -254,7 +281,11 @@ class Run:
         run = cls(resolve(read_recipe(out)), out, offline=offline, progress=progress)
         weights = load_tensors(out / "model.safetensors")
         try:
-            run.model.load_state_dict(weights)
+            with pretrained_weights("nowhere"):
+                for name, value in run.model.state_dict().items():
+                    if name in weights and weights[name].dtype != value.dtype:
+                        raise RuntimeError(f"{name} is of another type")
+                run.model.load_state_dict(weights)
         except RuntimeError as error:
             raise VaekitError(f"the weights in {out} are not those of its config.yaml: restore one of them") from error
         run._trained = run.model.eval()
@@ -387,6 +418,33 @@ class Run:
                 break
         first, second = torch.cat(chosen)[: 2 * count].split(count)
         return first, second
+
+    # ---- leaving this machine ------------------------------------------------------------------------------------
+
+    def export(self, format: Format = "onnx", what: What = "both", out: str | Path | None = None) -> Path:
+        """Write encoder and decoder as files that run without vaekit: see `vaekit.exporting.export`."""
+        from vaekit.exporting import export
+
+        return export(self, format, what, out)
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
+        """Write the model as a folder that `from_pretrained` reads: see `vaekit.hub.save_pretrained`."""
+        from vaekit.hub import save_pretrained
+
+        return save_pretrained(self, folder, license=license)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, license: str | None = None) -> str:
+        """Write the model into a repository on the Hugging Face Hub: see `vaekit.hub.push_to_hub`."""
+        from vaekit.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, private=private, license=license)
+
+    @staticmethod
+    def from_pretrained(name: str | Path, *, revision: str | None = None, offline: bool = False) -> Run:
+        """Load a model from a folder or from the Hugging Face Hub: see `vaekit.hub.from_pretrained`."""
+        from vaekit.hub import from_pretrained
+
+        return from_pretrained(name, revision=revision, offline=offline)
 
 
 def recipe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ __all__ = ["Record", "default_place", "describe", "is_leader", "settle", "untouc
 
 # What may differ between a run and its continuation without making it another run.
 _FREE = {
-    "trainer": {"epochs", "max_steps", "accelerator", "devices", "nodes", "strategy", "tensorboard", "log_every",
-                "checkpoint_every", "sample_every"},
-    "data": {"root", "resident"},
+    "trainer": {"epochs", "max_steps", "accelerator", "devices", "nodes", "strategy", "loggers", "log_every",
+                "checkpoint_every", "sample_every", "activation_checkpointing", "not_finite"},
+    "data": {"root", "resident", "workers"},
 }  # fmt: skip
+
+
+_LONGEST = 100  # signs in the name of a folder
 
 
 def is_leader() -> bool:
@@ -129,7 +133,8 @@ def default_place(config: RunConfig, existing: bool, root: str = "runs") -> Path
         existing: Whether the last existing one is meant.
         root: The folder that they lie in.
     """
-    stem = f"{config.recipe or 'run'}-{Path(str(config.data['name'])).stem}"
+    # A recipe may be of anybody's making: its name leads to no other folder.
+    stem = re.sub(r"[^\w.+-]+", "-", f"{config.recipe or 'run'}-{Path(str(config.data['name'])).stem}")[:_LONGEST]
     number, place = 1, Path(root) / stem
     while (following := Path(root) / (stem if number == 1 else f"{stem}-{number}")).exists():
         place, number = following, number + 1

@@ -33,9 +33,11 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     devices: Annotated[int | None, typer.Option(help="Devices on this machine.")] = None,
     nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="auto, ddp or fsdp.")] = None,
     precision: Precision = None,
     seed: Seed = None,
     offline: Offline = False,
+    profile: Annotated[int, typer.Option(metavar="N", help="Time N steps; see RUN/profile/summary.html.")] = 0,
 ) -> None:
     """Train a model and leave a complete run directory."""
     from rich.console import Console
@@ -45,20 +47,24 @@ def run(
     from vaekit.run import Run
     from vaekit.rundir import is_leader
 
-    options = trainer_options(data_root, epochs=epochs, devices=devices, nodes=nodes, precision=precision, seed=seed)
+    options = trainer_options(
+        data_root, epochs=epochs, devices=devices, nodes=nodes, strategy=strategy, precision=precision, seed=seed
+    )
     console = Console(stderr=True)
     config = resolve(read_recipe(recipe), options, data=data, assignments=set_ or [])
     if out is None and (Path(recipe) / "config.yaml").is_file():
         out = Path(recipe)
     made = Run(config, out, offline=offline, progress=decode_progress(console))
     command = shlex.join(["vaekit", *sys.argv[1:]])
-    fit = made.fit(resume=resume, listeners=[Progress(console)], command=command)
+    fit = made.fit(resume=resume, listeners=[Progress(console)], command=command, profile=profile)
     if fit.signal:
         if is_leader():
             typer.echo(f"stopped at step {fit.steps}; go on with: vaekit run {made.out} --resume")
         raise typer.Exit(128 + fit.signal)
     if is_leader():
         typer.echo(f"done: {made.out} (look at {made.out}/report.html)")
+        if profile:
+            typer.echo(f"where the time of a step goes: {made.out}/profile/summary.html")
 
 
 def trainer_options(data_root: Path | None, **trainer: object) -> dict[str, dict[str, object]]:

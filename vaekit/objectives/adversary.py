@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from vaekit.discriminators.base import Discriminator
 from vaekit.discriminators.losses import AdversarialLoss
@@ -83,8 +84,10 @@ class Adversary(nn.Module):
             last_layer: The decoder's last weight, for the adaptive weight.
             step: Optimiser steps taken so far.
         """
-        # Frozen while the VAE is updated: gradients pass through the discriminator and leave none in it.
-        self.discriminator.requires_grad_(False)
+        # Frozen while the VAE is updated: gradients pass through the discriminator and leave none in it. One that is
+        # shared out among ranks cannot be frozen; what gradients it gets are cleared before its own update.
+        frozen = not isinstance(self.discriminator, FSDPModule)
+        self.discriminator.requires_grad_(not frozen)
         logits = at_least_float32(self.discriminator(fakes.flatten(0, 1)))
         term = _mean(self.loss.generator(logits), weights)
         self.discriminator.requires_grad_(True)

@@ -110,6 +110,10 @@ class Progress(Listener):
                 f"{number(_round(rate))} steps/s  {left} left"
             )
 
+    def on_note(self, note: str) -> None:
+        """Write it."""
+        self._say(f"note: {note}")
+
     def on_finish(self) -> None:
         """Take the bar away and say how far training came."""
         if self._bar is not None:

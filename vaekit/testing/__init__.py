@@ -37,7 +37,7 @@ from vaekit.testing.networks import AdversarialLossContract, BackboneContract, D
 from vaekit.testing.private_fusions import PrivateFusionContract  # noqa: E402
 from vaekit.testing.probability import LikelihoodContract, PosteriorContract, PriorContract  # noqa: E402
 from vaekit.testing.terms import ObjectiveContract, RegularizerContract  # noqa: E402
-from vaekit.testing.training import OptimizerContract, ScheduleContract  # noqa: E402
+from vaekit.testing.training import LoggerContract, OptimizerContract, ScheduleContract  # noqa: E402
 
 __all__ = [
     "AdversarialLossContract",
@@ -47,6 +47,7 @@ __all__ = [
     "DiscriminatorContract",
     "FusionContract",
     "LikelihoodContract",
+    "LoggerContract",
     "ModuleContract",
     "MultimodalObjectiveContract",
     "ObjectiveContract",

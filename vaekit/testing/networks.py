@@ -36,12 +36,15 @@ class BackboneContract(_ForShapes):
     """
 
     registry: ClassVar[Registry] = backbones
-    latent_dim: ClassVar[int] = 5
+
+    def latent_dim(self, shape: tuple[int, ...]) -> int:
+        """Return a number of latent dimensions that it can decode to a shape: 5, unless it cannot choose."""
+        return 5
 
     def module(self) -> nn.Module:
         """Build encoder and decoder for the first shape."""
         backbone, shape = self.make(), self.shapes[0]
-        return nn.ModuleList([backbone.encoder(shape), backbone.decoder(self.latent_dim, shape)])
+        return nn.ModuleList([backbone.encoder(shape), backbone.decoder(self.latent_dim(shape), shape)])
 
     def inputs(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return 5 samples of the first shape."""
@@ -50,7 +53,7 @@ class BackboneContract(_ForShapes):
     def outputs(self, module: Any, inputs: Tensor) -> Tensor:
         """Return features and decoded values of each sample."""
         encoder, decoder = module
-        latents = inputs.flatten(1)[:, : self.latent_dim]
+        latents = inputs.flatten(1)[:, : self.latent_dim(self.shapes[0])]
         return torch.cat([encoder(inputs), decoder(latents).flatten(1)], dim=-1)
 
     def test_every_shape(self, shape: tuple[int, ...]) -> None:
@@ -66,8 +69,9 @@ class BackboneContract(_ForShapes):
         missing = without_gradient(encoder, (features * fixed(*features.shape, seed=1)).sum())
         assert not missing, f"encoder: no gradient, or one that is not finite, for {missing}"
         for decoded_shape in (shape, (2 * shape[0], *shape[1:])):
-            decoder = backbone.decoder(self.latent_dim, decoded_shape)
-            decoded = decoder(fixed(4, self.latent_dim))
+            latent_dim = self.latent_dim(shape)
+            decoder = backbone.decoder(latent_dim, decoded_shape)
+            decoded = decoder(fixed(4, latent_dim))
             assert decoded.shape == (4, *decoded_shape)
             assert decoded.isfinite().all()
             loss = (decoded * fixed(*decoded.shape, seed=1)).sum()
@@ -76,17 +80,17 @@ class BackboneContract(_ForShapes):
 
     def test_last_layer(self) -> None:
         """`last_layer` is a weight of the decoder that gets a gradient."""
-        backbone = self.make()
-        decoder = backbone.decoder(self.latent_dim, self.shapes[0])
+        backbone, latent_dim = self.make(), self.latent_dim(self.shapes[0])
+        decoder = backbone.decoder(latent_dim, self.shapes[0])
         assert any(decoder.last_layer is parameter for parameter in decoder.parameters())
-        decoded = decoder(fixed(4, self.latent_dim))
+        decoded = decoder(fixed(4, latent_dim))
         (gradient,) = torch.autograd.grad((decoded * fixed(*decoded.shape, seed=1)).sum(), decoder.last_layer)
         assert gradient.any()
 
     def test_new_networks_each_time(self) -> None:
         """A backbone holds options, not weights: each call builds a new network."""
         backbone, shape = self.make(), self.shapes[0]
-        for build in (lambda: backbone.encoder(shape), lambda: backbone.decoder(self.latent_dim, shape)):
+        for build in (lambda: backbone.encoder(shape), lambda: backbone.decoder(self.latent_dim(shape), shape)):
             first, second = build(), build()
             assert not {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
 

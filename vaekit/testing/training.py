@@ -1,19 +1,21 @@
-"""Contracts of schedules and optimisers."""
+"""Contracts of schedules, optimisers and loggers."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import ClassVar
 
+import pytest
 import torch
 from torch import nn
 
-from vaekit.registry import Registry, optimizers, schedules
+from vaekit.registry import Registry, loggers, optimizers, schedules
 from vaekit.schedules import as_schedule
 from vaekit.testing.contract import Contract
 from vaekit.training.optimizers import Optimizer
 
-__all__ = ["OptimizerContract", "ScheduleContract"]
+__all__ = ["LoggerContract", "OptimizerContract", "ScheduleContract"]
 
 
 class ScheduleContract(Contract):
@@ -82,3 +84,50 @@ class OptimizerContract(Contract):
         second.inner.load_state_dict(first.inner.state_dict())
         self.run(second, halves, 3, 6)
         torch.testing.assert_close(halves, whole, rtol=0.0, atol=0.0)
+
+
+class LoggerContract(Contract):
+    """What a logger promises: it tells everything once, and goes on with the same run of the tracker when asked to."""
+
+    registry: ClassVar[Registry] = loggers
+
+    def told(self, out: Path, identity: str) -> dict[str, list[tuple[int, float]]]:
+        """Return what the tracker has of a run, name of a value to its steps and values; override it to be tested."""
+        pytest.skip("the contract cannot read what the tracker has: override `told`")
+
+    def test_goes_on_with_the_same_run(self, tmp_path: Path) -> None:
+        """What is told before and after a break arrives, in order, in one run, with a picture between."""
+        from PIL import Image
+
+        logger, picture = self.make(), tmp_path / "picture.png"
+        Image.new("L", (8, 8)).save(picture)
+        config = {"latent_dim": 4, "posterior": {"name": "gaussian", "range": [-1.0, 1.0]}, "regularizers": {}}
+        identity = logger.start(tmp_path, None, config, ["one note", "another"])
+        assert isinstance(identity, str)
+        assert identity.strip() == identity != "", "the identity must fit into one line of a file"
+        assert len(identity.splitlines()) == 1, "the identity must fit into one line of a file"
+        logger.metrics({"train/loss": 4.5, "epoch": 0.0}, 10)
+        logger.metrics({"valid/loss": 5.5, "epoch": 0.0}, 10)
+        logger.picture("pictures/prior", picture, 10)
+        logger.finish(False)
+        again = self.make()
+        assert again.start(tmp_path, identity, {**config, "latent_dim": 8}, []) == identity
+        again.metrics({"train/loss": 3.5, "epoch": 1.0}, 20)
+        again.finish(True)
+        told = self.told(tmp_path, identity)
+        assert told["train/loss"] == [(10, 4.5), (20, 3.5)]
+        assert told["valid/loss"] == [(10, 5.5)]
+
+    def test_two_runs_are_two(self, tmp_path: Path) -> None:
+        """Runs that begin in two directories do not get in each other's way."""
+        first, second = self.make(), self.make()
+        places = [tmp_path / "first", tmp_path / "second"]
+        for place in places:
+            place.mkdir()
+        identities = [logger.start(place, None, {}, []) for logger, place in zip((first, second), places, strict=True)]
+        first.metrics({"train/loss": 1.0}, 1)
+        second.metrics({"train/loss": 2.0}, 1)
+        first.finish(True)
+        second.finish(True)
+        found = [self.told(place, identity)["train/loss"] for place, identity in zip(places, identities, strict=True)]
+        assert found == [[(1, 1.0)], [(1, 2.0)]]

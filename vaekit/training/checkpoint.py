@@ -21,6 +21,10 @@ from vaekit.files import move, save_state, save_text
 __all__ = ["collect_rng", "latest", "load", "path_of", "restore_rng", "save"]
 
 _FORMAT = 1
+_PARTS: dict[str, Any] = {
+    "step": int, "best": float, "metrics_bytes": int, "meter": dict, "model": dict, "objective": dict,
+    "optimizers": dict, "rng": list,
+}  # fmt: skip
 
 
 def path_of(out: Path, which: str) -> Path:
@@ -41,7 +45,7 @@ def save(out: Path, which: str, state: dict[str, Any]) -> None:
     mark = _mark_of(out)
     if not mark.is_file():
         save_text(mark, uuid.uuid4().hex)
-    state = {"format": _FORMAT, "mark": mark.read_text(encoding="utf-8"), **state}
+    state = {"format": _FORMAT, "mark": mark.read_text("utf-8", "replace"), **state}
     if which != "last":
         save_state(path_of(out, which), state)
         return
@@ -80,15 +84,20 @@ def load(out: Path, which: str = "last") -> dict[str, Any]:
         raise _UnusableError(f"{path} is not there", f"{out} has nothing to resume; leave out --resume to start")
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("torch compresses nothing: what is compressed may be of any size")
             if damaged := archive.testzip():  # torch.load does not compare checksums
                 raise ValueError(f"the checksum of {damaged} does not match")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
         raise _UnusableError(f"the checkpoint {path} is damaged and cannot be read", _advice(out)) from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+    if not isinstance(state, dict) or repr(state.get("format")) != repr(_FORMAT):
         raise _UnusableError(f"the checkpoint {path} was written by another version of vaekit", "start again")
+    whole = all(isinstance(state.get(name), kind) for name, kind in _PARTS.items())
+    if not whole or min(state["step"], state["metrics_bytes"]) < 0:
+        raise _UnusableError(f"the checkpoint {path} is not whole", _advice(out))
     # Checkpoints of earlier versions have no mark.
-    if mark.is_file() and "mark" in state and state["mark"] != mark.read_text(encoding="utf-8"):
+    if mark.is_file() and "mark" in state and repr(state["mark"]) != repr(mark.read_text("utf-8", "replace")):
         raise _UnusableError(f"the checkpoint {path} is of another run", _advice(out))
     return state
 

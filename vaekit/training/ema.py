@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from vaekit.training.sharded import local
+
 __all__ = ["Averaged"]
 
 
@@ -34,7 +36,8 @@ class Averaged(AveragedModel):
     @torch.no_grad()
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: object) -> None:
         if averaged[0].is_floating_point():
-            torch._foreach_lerp_(list(averaged), list(current), 1.0 - self._now)
+            # Of weights that are shared out every rank averages its part.
+            torch._foreach_lerp_([local(a) for a in averaged], [local(c) for c in current], 1.0 - self._now)
         else:
             for mine, other in zip(averaged, current, strict=True):
                 mine.copy_(other)

@@ -1,4 +1,4 @@
-"""What may listen to a training run: progress bars, TensorBoard, a user's own code."""
+"""What may listen to a training run: progress bars, trackers, a user's own code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaekit.errors import VaekitError
-
-__all__ = ["Listener", "Plan", "TensorBoard"]
+__all__ = ["Listener", "Plan"]
 
 
 @dataclass(frozen=True)
@@ -46,35 +44,11 @@ class Listener:
     def on_metrics(self, line: dict[str, Any]) -> None:  # noqa: B027
         """A line of metrics was written."""
 
+    def on_picture(self, name: str, file: Path, step: int) -> None:  # noqa: B027
+        """A grid of pictures was written: `reconstructions`, `prior`, ..."""
+
+    def on_note(self, note: str) -> None:  # noqa: B027
+        """Something happened that the user should know of at once."""
+
     def on_finish(self) -> None:  # noqa: B027
         """Training ended, in whatever way."""
-
-
-class TensorBoard(Listener):
-    """Writes every metric as a TensorBoard scalar.
-
-    Arguments:
-        folder: Where the event files go.
-
-    Raises:
-        VaekitError: TensorBoard is not installed.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise VaekitError(
-                'trainer.tensorboard needs TensorBoard: pip install "vaekit[tensorboard]", or leave it off'
-            ) from error
-        self.writer = SummaryWriter(str(folder))
-
-    def on_metrics(self, line: dict[str, Any]) -> None:
-        """Write the line's numbers as `<split>/<term>`."""
-        for name, value in line.items():
-            if isinstance(value, float):
-                self.writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
-
-    def on_finish(self) -> None:
-        """Close the event file."""
-        self.writer.close()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -19,18 +19,19 @@ from vaekit.observed import Observed
 from vaekit.reporting.grids import grids
 from vaekit.training.interrupt import Interrupt
 from vaekit.training.listeners import Listener, Plan
+from vaekit.training.meter import NotFiniteError
+from vaekit.training.not_finite import find_tensor, keep_batch
 from vaekit.training.session import Session
+from vaekit.training.step import Clock, Step, StepOptions
 
-__all__ = ["Fit", "Loop", "LoopOptions"]
+__all__ = ["Fit", "Loop", "LoopOptions", "describe"]
 
 
-class LoopOptions(Protocol):
+class LoopOptions(StepOptions, Protocol):
     """What the loop reads of the trainer's options."""
 
     epochs: int
     max_steps: int | None
-    clip: float | None
-    precision: Literal["float32", "bf16"]
     log_every: int
     checkpoint_every: int | None
     sample_every: int
@@ -49,6 +50,7 @@ class Fit:
         seconds: Wall-clock time of the run so far: of this call, and of what it resumed up to its checkpoint.
         samples_per_second: Training throughput of this call, validation and pictures not counted.
         peak_memory: Largest device memory allocated, in bytes; 0 on a CPU.
+        skipped: Steps that were left out because they were not finite.
     """
 
     model: Model
@@ -58,6 +60,7 @@ class Fit:
     seconds: float
     samples_per_second: float
     peak_memory: int
+    skipped: int
 
 
 class Loop:
@@ -70,6 +73,7 @@ class Loop:
         valid: Validation batches.
         listeners: Called as training goes on; empty on ranks other than zero.
         data: The data set.
+        clock: Told what the time of each step goes to.
     """
 
     def __init__(
@@ -80,9 +84,11 @@ class Loop:
         valid: Batches | PairedBatches,
         listeners: Sequence[Listener],
         data: Dataset,
+        clock: Clock,
     ) -> None:
         self.options, self.session, self.train, self.valid = options, session, train, valid
-        self.listeners, self.data = listeners, data
+        self.listeners, self.data, self.clock = listeners, data, clock
+        self.step = Step(options, session, clock)
         total = options.epochs * len(train)
         self.steps = total if options.max_steps is None else min(total, options.max_steps)
         self.batch_size = train.batch_size * session.fabric.world_size
@@ -99,6 +105,8 @@ class Loop:
             while session.step < self.steps and not interrupt.agreed(session.fabric.device):
                 epoch, start = divmod(session.step, len(self.train))
                 self._epoch(epoch, start, interrupt)
+        except NotFiniteError as error:
+            raise self._explained(error) from error
         finally:
             for listener in self.listeners:
                 listener.on_finish()
@@ -113,6 +121,7 @@ class Loop:
             seconds=session.seconds,
             samples_per_second=trained / max(seconds - self.idle, 1e-9),
             peak_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+            skipped=session.skipped,
         )
 
     def _plan(self) -> Plan:
@@ -123,13 +132,13 @@ class Loop:
             steps=self.steps,
             steps_per_epoch=len(self.train),
             label=session.objective.label,
-            device=_describe(session.fabric),
+            device=describe(session.fabric),
             parameters={n: sum(p.numel() for p in m.parameters() if p.requires_grad) for n, m in modules.items()},
             notes=(
                 *session.notes,
                 *self.data.notes,
                 *model.notes(),
-                *session.objective.notes(self.batch_size, model.latent_dim),
+                *session.objective.notes(self.batch_size // self.options.accumulate, model.latent_dim),
             ),
         )
 
@@ -142,11 +151,15 @@ class Loop:
         # Ranks agree on stopping when they talk anyway; a single one stops after any step.
         every = options.log_every if session.fabric.world_size > 1 else 1
         for x in self.train.epoch(epoch, start):
-            self._step(x)
+            self.clock.mark("data")
+            if said := self.step.take(x):
+                for listener in self.listeners:
+                    listener.on_note(said)
             if session.step % options.log_every == 0 or session.step == end:
                 self._write("train", epoch, session.meter.read())
             for listener in self.listeners:
                 listener.on_step(session.step)
+            self.clock.end_step()
             if session.step == end:
                 break  # Looking, below, keeps a checkpoint: none may lie between the last step and the look.
             if session.step % every == 0 and interrupt.agreed(session.fabric.device):
@@ -154,37 +167,25 @@ class Loop:
                 return
             if options.checkpoint_every and session.step % options.checkpoint_every == 0:
                 session.save("last")
+                self.clock.restart()
         began = time.perf_counter()
         self._look(epoch)
         self.idle += time.perf_counter() - began
+        self.clock.restart()
 
-    def _step(self, x: Tensor | Observed) -> None:
-        """One optimiser step of every phase; nothing here waits for the device."""
+    def _explained(self, error: NotFiniteError) -> NotFiniteError:
+        """Add to an error what the batch of its step does to the weights of the last checkpoint, and keep the batch."""
         session = self.session
-        phases = session.objective.phases(session.model, x, session.step, session.wrapped)
-        while True:
-            # The generator computes the next loss when it is asked: under autocast. Backward runs outside.
-            with self._autocast():
-                phase = next(phases, None)
-            if phase is None:
-                break
-            optimizer, terms = session.optimizers[phase.name], phase.terms
-            optimizer.set_rate(session.step)
-            optimizer.inner.zero_grad()
-            session.fabric.backward(phase.loss)
-            if self.options.clip is not None:
-                norm = torch.nn.utils.clip_grad_norm_(optimizer.parameters, self.options.clip)
-                terms = {**terms, f"{phase.name}_gradient_norm": norm}
-            optimizer.inner.step()
-            session.meter.add(phase.name, terms, session.step)
-        session.step += 1
-        if session.averaged is not None:
-            session.averaged.update(session.model, session.step)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.options.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.session.fabric.device.type, torch.bfloat16)
+        if session.out is None or error.step is None:
+            return error
+        at, session.step = session.reload(), error.step
+        epoch, index = divmod(error.step, len(self.train))
+        batches: Iterator[Tensor | Observed] = self.train.epoch(epoch, index)
+        x = next(batches)
+        tensor = find_tensor(session, self.step.replay, x, None)
+        kept = keep_batch(session, x, error.step, {"tensor": tensor})
+        found = f"{tensor} is not finite" if tensor else "its batch gives finite values"
+        return NotFiniteError(f"{error}; with the weights of step {at:,} {found}{kept}", error.step)
 
     # ---- looking -----------------------------------------------------------------------------------------------
 
@@ -192,6 +193,8 @@ class Loop:
         if not terms:
             return
         line: dict[str, Any] = {"split": split, "step": self.session.step, "epoch": epoch, **terms}
+        if split == "train" and self.session.skipped:
+            line["skipped_steps"] = float(self.session.skipped)
         model = self.session.model
         if isinstance(model, VAE) and self.session.objective.bound and self._has_bits(model.likelihood):
             line["bits_per_dim"] = model.likelihood.bits_per_dim(terms["loss"])
@@ -215,7 +218,7 @@ class Loop:
         with _fixed_rng(session.fabric.device, options.seed):
             meter: dict[str, float] = {}
             for x in self.valid.epoch(0):
-                with self._autocast():
+                with self.step.autocast():
                     output = session.objective.run(model, x, session.step)
                     _, _, terms = session.objective.evaluate(output, x, session.step)
                 for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):
@@ -231,10 +234,12 @@ class Loop:
     def _draw(self, model: Model, epoch: int) -> None:
         if self.session.out is None or not self.session.fabric.is_global_zero:
             return
-        with self._autocast():
+        with self.step.autocast():
             drawn = grids(model, next(iter(self.valid.epoch(0))))
         for name, grid in drawn.items():
-            grid.save(self.session.out / "samples" / f"epoch-{epoch + 1:04d}-{name}.png")
+            file = grid.save(self.session.out / "samples" / f"epoch-{epoch + 1:04d}-{name}.png")
+            for listener in self.listeners:
+                listener.on_picture(name, file, self.session.step)
 
 
 @contextmanager
@@ -245,9 +250,11 @@ def _fixed_rng(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
-def _describe(fabric: Fabric) -> str:
+def describe(fabric: Fabric) -> str:
+    """Return the devices of a run in words."""
     if fabric.device.type == "cuda":
         name = torch.cuda.get_device_name(fabric.device)
     else:
-        name = f"{fabric.device.type}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        name = f"{fabric.device.type}, {threads} thread{'s' if threads > 1 else ''}"
     return name if fabric.world_size == 1 else f"{fabric.world_size} x {name}"

@@ -13,7 +13,16 @@ __all__ = ["Meter", "NotFiniteError"]
 
 
 class NotFiniteError(VaekitError):
-    """A term of the loss became NaN or infinite; the sentence names the term and the step."""
+    """A term of the loss became NaN or infinite; the sentence names the term and the step.
+
+    Arguments:
+        sentence: What is wrong and what to do.
+        step: The step, counted from 0; `None` where it is not one.
+    """
+
+    def __init__(self, sentence: str, step: int | None = None) -> None:
+        super().__init__(sentence)
+        self.step = step
 
 
 class Meter:
@@ -70,7 +79,8 @@ class Meter:
         culprit = next((name for name in culprits if name != "loss"), culprits[0])
         raise NotFiniteError(
             f"the term '{culprit}' became NaN or infinite at step {step:.0f}: the last good checkpoint is kept; "
-            "lower trainer.optimizer.lr or set trainer.clip, then start again or resume"
+            "lower trainer.optimizer.lr or set trainer.clip, then start again or resume",
+            int(step),
         )
 
     def read(self) -> dict[str, float]:

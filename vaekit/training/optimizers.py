@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from vaekit.registry import optimizers
+from vaekit.errors import VaekitError
+from vaekit.registry import check_spec, optimizers
 from vaekit.schedules import Scalar, as_schedule
+from vaekit.training.sharded import shared_out
 
-__all__ = ["Optimizer", "adam", "adamax", "adamw", "sgd"]
+__all__ = ["Optimizer", "adam", "adamax", "adamw", "check_optimizer", "sgd"]
 
 
 class Optimizer:
     """A torch optimiser and the schedule of its learning rate."""
 
     def __init__(self, inner: torch.optim.Optimizer, lr: Scalar) -> None:
+        if isinstance(lr, int | float) and lr < 0:
+            raise VaekitError(f"the learning rate lr must be 0 or more, not {lr:g}")
         self.inner = inner
         self.lr = as_schedule(lr)
         self.parameters = [parameter for group in inner.param_groups for parameter in group["params"]]
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take a state whose tensors are whole, also where the parameters are shared out among ranks."""
+        entries = {
+            index: shared_out(entry, dict.fromkeys(entry, self.parameters[index]))
+            for index, entry in state["state"].items()
+        }
+        self.inner.load_state_dict({**state, "state": entries})
 
     def set_rate(self, step: int) -> None:
         """Set the learning rate of this step."""
         for group in self.inner.param_groups:
             group["lr"] = self.lr(step)
+
+
+def check_optimizer(spec: str | Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a spec with checked options, after it was tried on a parameter.
+
+    Arguments:
+        spec: A name, or a mapping with `name` and options.
+        where: The path of the spec within a configuration, for messages.
+
+    Raises:
+        VaekitError: Unknown name, unknown option, or a value of the wrong type or out of its range.
+    """
+    checked = check_spec(optimizers, spec, where)
+    try:
+        optimizers.build(checked, [nn.Parameter(torch.zeros(1))], where=where)
+    except (RuntimeError, TypeError, ValueError) as error:  # torch refuses what is out of its range
+        raise VaekitError(f"{where} is not valid: {error}") from error
+    return checked
 
 
 @optimizers.register(
