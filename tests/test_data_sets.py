@@ -17,7 +17,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from vaekit.data import load
+from vaekit.data import downloads, load
 from vaekit.data.dataset import holdout
 from vaekit.data.loading import data_root
 from vaekit.errors import VaekitError
@@ -222,7 +222,7 @@ def test_failed_download_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     def no_network(*args: object, **options: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(torchvision.datasets.MNIST, "download", no_network)
+    monkeypatch.setattr(downloads, "_open", no_network)
     with pytest.raises(VaekitError, match=r"could not be downloaded \(no route to host\): put train-images"):
         load("mnist", tmp_path)
 

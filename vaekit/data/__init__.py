@@ -9,6 +9,8 @@ from vaekit.data.checking import PairedReport, Report, check
 from vaekit.data.dataset import Dataset, PairedSplit, Split
 from vaekit.data.loading import load
 from vaekit.data.paired import PairedBatches, make_batches
+from vaekit.data.stream import Stream
+from vaekit.data.stream_batches import StreamedBatches
 
 __all__ = [
     "Batches",
@@ -18,6 +20,8 @@ __all__ = [
     "PairedSplit",
     "Report",
     "Split",
+    "Stream",
+    "StreamedBatches",
     "check",
     "load",
     "make_batches",

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaekit.data.cache import available_memory
 from vaekit.errors import VaekitError
 
-__all__ = ["LABELS", "SAMPLES", "Contents", "loading_errors", "read_array", "read_factors", "read_labels"]
+__all__ = [
+    "LABELS",
+    "SAMPLES",
+    "Contents",
+    "entry",
+    "loading_errors",
+    "read_array",
+    "read_factors",
+    "read_labels",
+    "refuse_large",
+]
 
 SAMPLES = ("images", "x", "data", "arr_0", "imgs")
 LABELS = ("labels", "y")
@@ -57,13 +66,14 @@ def read_array(path: Path) -> Contents:
             file = np.load(handle, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 return Contents(file)
+            refuse_large(file)
             key = next((name for name in SAMPLES if name in file), None)
             if key is None:
                 raise VaekitError(
                     f"{path} holds {', '.join(file) or 'nothing'}: name the samples "
                     f"{' or '.join(SAMPLES)}, and labels {' or '.join(LABELS)}"
                 )
-            found = Contents(file[key], read_labels(path, file), *read_factors(path, file))
+            found = Contents(entry(path, file, key), read_labels(path, file), *read_factors(path, file))
             return _dsprites(found, found.factors) if found.factors is not None and _is_dsprites(file) else found
 
 
@@ -82,12 +92,35 @@ def loading_errors(path: Path) -> Iterator[None]:
         raise VaekitError(f"there is no file {path}") from None
     except MemoryError:
         raise VaekitError(f"{path} does not fit in memory: save the samples as .npy, which is read in parts") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged file fails in many ways
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise VaekitError(
                 f"{path} holds Python objects, which vaekit never unpickles: save plain numbers"
             ) from None
-        raise VaekitError(f"{path} cannot be read as a NumPy array: {error}") from error
+        raise VaekitError(f"{path} cannot be read as a NumPy array: {str(error) or type(error).__name__}") from error
+
+
+def entry(path: Path, file: Mapping[str, Any], key: str) -> np.ndarray:
+    """Return an array of an open `.npz` file.
+
+    Raises:
+        VaekitError: What lies under the key is no array.
+    """
+    found = file[key]
+    if not isinstance(found, np.ndarray):
+        raise VaekitError(f"{path} holds '{key}', which is no NumPy array: save it with numpy.savez")
+    return found
+
+
+def refuse_large(file: Any) -> None:
+    """Refuse an open `.npz` file that would not fit in memory: what is packed may be of any size.
+
+    Raises:
+        MemoryError: It would not.
+    """
+    size, free = sum(part.file_size for part in file.zip.infolist()), available_memory()
+    if 0 < free < size:
+        raise MemoryError
 
 
 def read_labels(path: Path, file: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -99,7 +132,7 @@ def read_labels(path: Path, file: Mapping[str, np.ndarray]) -> np.ndarray | None
     key = next((name for name in LABELS if name in file), None)
     if key is None:
         return None
-    labels = file[key]
+    labels = entry(path, file, key)
     if labels.ndim != 1 or labels.dtype.kind not in "biu":
         raise VaekitError(
             f"{path} has labels of shape {labels.shape} and type {labels.dtype}: use one integer a sample"
@@ -119,7 +152,7 @@ def read_factors(path: Path, file: Mapping[str, np.ndarray]) -> tuple[np.ndarray
     key = "latents_classes" if _is_dsprites(file) else "factors"
     if key not in file:
         return None, ()
-    table = file[key]
+    table = entry(path, file, key)
     if table.ndim != 2 or table.dtype.kind not in "biu":
         raise VaekitError(
             f"{path} has factors of shape {table.shape} and type {table.dtype}: use one row of integers a sample, one "
@@ -128,7 +161,7 @@ def read_factors(path: Path, file: Mapping[str, np.ndarray]) -> tuple[np.ndarray
     if key == "latents_classes":
         names = _DSPRITES
     elif "factor_names" in file:
-        names = tuple(map(str, np.atleast_1d(file["factor_names"])))
+        names = tuple(map(str, np.atleast_1d(entry(path, file, "factor_names"))))
     else:
         names = tuple(f"factor{number}" for number in range(table.shape[1]))
     if len(set(names)) != table.shape[1] or len(names) != table.shape[1]:

@@ -77,14 +77,14 @@ class Batches:
                 f"batch_size {batch_size}{ranks} needs {batch_size * world:,} samples, but the split has "
                 f"{len(split):,}: lower batch_size"
             )
-        if flip and split.samples.ndim != 4:
-            raise VaekitError(f"flip is for images, and these samples have shape {tuple(split.samples.shape[1:])}")
+        if flip and len(split.shape) != 3:
+            raise VaekitError(f"flip is for images, and these samples have shape {split.shape}")
         self.split = split
         self.batch_size = batch_size
         self.data_range = data_range
         self.device = torch.device(device)
         self.shuffle = shuffle
-        if binarize and split.samples.dtype != torch.uint8:
+        if binarize and split.dtype != torch.uint8:
             raise VaekitError("binarize is for grey values from 0 to 255: leave data.binarize out for these samples")
         self.flip = flip
         self.binarize = binarize
@@ -93,17 +93,21 @@ class Batches:
         self.rank = rank
         self.world = world
         self.drop_last = drop_last
+        self._hold(resident)
+
+    def _hold(self, resident: bool) -> None:
+        """Take the samples into the memory that they are gathered from."""
         # Rows as flat vectors: gathering them is one memory copy each.
-        self._rows = split.samples.flatten(1)
+        self._rows = self.split.samples.flatten(1)
         if resident:
             try:
-                self._rows = self._rows.to(self.device, copy=split.mapped)
+                self._rows = self._rows.to(self.device, copy=self.split.mapped)
             except torch.OutOfMemoryError as error:
                 size = self._rows.nbytes / 1e9
                 raise VaekitError(
                     f"the data ({size:.1f} GB) do not fit on {self.device}: set resident to false"
                 ) from error
-        self._ahead = self._rows.device.type != self.device.type or (split.mapped and not resident)
+        self._ahead = self._rows.device.type != self.device.type or (self.split.mapped and not resident)
 
     def __len__(self) -> int:
         """The number of batches in an epoch, the same on every rank."""
@@ -154,7 +158,7 @@ class Batches:
 
     def _finish(self, rows: Tensor, epoch: int, batch: int) -> Tensor:
         """Give the rows their shape, flip and scale them, on the device."""
-        samples = rows.view(len(rows), *self.split.samples.shape[1:])
+        samples = rows.view(len(rows), *self.split.shape)
         if self.flip:
             samples = self._flipped(samples, epoch, batch)
         if samples.dtype != torch.uint8:

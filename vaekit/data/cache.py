@@ -101,7 +101,9 @@ def build(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], dtype:
     return build_once(key, blocks, rows=rows, shape=shape, dtype=dtype)
 
 
-def build_once(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], dtype: str = "uint8") -> Stored:
+def build_once(
+    key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], dtype: str = "uint8", load: bool = True
+) -> Stored:
     """Return the array made by `blocks`, from the cache where an earlier call with the same key left it.
 
     The array is loaded where it fits in half of the available memory and stays memory-mapped otherwise. Where the cache
@@ -113,13 +115,14 @@ def build_once(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], d
         rows: The most rows that can come.
         shape: The shape of a row.
         dtype: The element type.
+        load: Whether to load it where it fits; otherwise it always stays memory-mapped.
 
     Raises:
         VaekitError: The cache cannot be written and the array does not fit in memory.
     """
     text = json.dumps([FORMAT, key, shape, dtype], sort_keys=True)
     place = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
-    stored = _read(place)
+    stored = _read(place, load)
     if stored is not None:
         return stored
     skipped: dict[int, str] = {}
@@ -127,7 +130,7 @@ def build_once(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], d
     try:
         if _write(place, blocks, skipped, rows, shape, dtype) == 0:
             return Stored(np.empty((0, *shape), dtype), False, skipped)
-        stored = _read(place)
+        stored = _read(place, load)
         if stored is None:
             raise OSError("what was written cannot be read back")
         return stored
@@ -143,7 +146,7 @@ def build_once(key: Any, blocks: Blocks, *, rows: int, shape: tuple[int, ...], d
         return Stored(array, False, skipped, [note])
 
 
-def _read(place: Path) -> Stored | None:
+def _read(place: Path, load: bool) -> Stored | None:
     """Return what a finished build left, None where there is none or it is damaged."""
     try:
         skipped = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["skipped"]
@@ -151,7 +154,7 @@ def _read(place: Path) -> Stored | None:
         array = np.load(place, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, KeyError):
         return None
-    mapped = not fits(array.nbytes)
+    mapped = not (load and fits(array.nbytes))
     if not mapped:
         array = np.fromfile(place, array.dtype, offset=array.offset).reshape(array.shape)
     return Stored(array, mapped, {int(row): reason for row, reason in skipped.items()})

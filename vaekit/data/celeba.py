@@ -12,6 +12,7 @@ import torch
 
 from vaekit.data.dataset import Dataset, PairedSplit, Progress, Split, holdout
 from vaekit.data.files import decode_splits
+from vaekit.documents import read_text
 from vaekit.errors import VaekitError
 from vaekit.registry import datasets
 
@@ -125,7 +126,7 @@ def _faces(
     present = set(os.listdir(images))
     splits: dict[str, list[tuple[str, int]]] = {"train": [], "valid": [], "test": []}
     listed = unnumbered = 0
-    for line in partition.read_text(encoding="utf-8").splitlines():
+    for line in read_text(partition).splitlines():
         file, _, part = line.partition(" ")
         if part.strip() not in ("0", "1", "2"):
             raise VaekitError(f"{partition} has the line '{line[:60]}', where 'NAME.jpg 0', 1 or 2 is expected")
@@ -166,7 +167,7 @@ def _attributes(file: Path) -> tuple[list[str], dict[str, int], np.ndarray]:
             f"the attributes of CelebA have no automatic download: put them as {file} "
             "(from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), or use the data set 'celeba'"
         )
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(file).splitlines()
     names = lines[1].split() if len(lines) > 1 else []
     rows: dict[str, int] = {}
     values: list[list[str]] = []

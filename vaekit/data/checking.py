@@ -14,6 +14,7 @@ from torch import Tensor
 from vaekit.data.cache import block_rows
 from vaekit.data.dataset import Dataset, PairedSplit, Progress, Split
 from vaekit.data.loading import load
+from vaekit.errors import VaekitError
 
 __all__ = ["PairedReport", "Report", "Statistics", "check"]
 
@@ -168,12 +169,14 @@ def check(
         >>> report.shape, report.counts, report.low, report.high
         ((1, 8, 8), {'train': 1437, 'valid': 180, 'test': 180}, 0.0, 255.0)
     """
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 0:
+        raise VaekitError(f"samples must be a whole number of 0 or more, not {samples!r}")
     data: Dataset = load(name_or_path, root, progress=progress, offline=offline, **options)
     known = set(_digests(data.train))
     others = {name: split for name, split in data.splits.items() if name != "train"}
     found: dict[str, Any] = {
         "name": data.name,
-        "counts": {name: len(split) for name, split in data.splits.items()},
+        "counts": {name: len(split) for name, split in {**data.splits, "train": data.fitted_to}.items()},
         "labels": {name: _counts(split.labels) for name, split in data.splits.items() if split.labels is not None},
         "duplicates": {name: sum(digest in known for digest in _digests(split)) for name, split in others.items()},
         "notes": data.notes,

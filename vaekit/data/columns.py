@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from vaekit.data.array_files import loading_errors
+from vaekit.data.array_files import read_array
+from vaekit.data.cache import available_memory
 from vaekit.data.images import ENDINGS
 from vaekit.errors import VaekitError
 
 __all__ = ["Column", "numbers", "one_hot", "read_columns", "vectors"]
 
 _LARGEST = float(np.finfo(np.float32).max)
+_TIMES = 20  # a table in memory is about so much larger than its file
 _MOST_CLASSES = 20  # any more of them must repeat themselves, or the column is no class but a name
 
 
@@ -54,8 +56,13 @@ class Column:
             raise VaekitError(f"line {line} of {self.table} has no {self.name}: fill it, or take the column out")
 
     def check_files(self) -> None:
-        """Raise VaekitError where a cell names no file, or a file of another kind than most."""
+        """Raise VaekitError where a cell names no file, one outside the table's folder, or one of another kind."""
         for line, cell in zip(self.lines, self.cells, strict=True):
+            if PurePath(cell).is_absolute() or ".." in PurePath(cell).parts:
+                raise VaekitError(
+                    f"line {line} of {self.table} names '{cell[:60]}', outside the folder of the table: put the file "
+                    "below that folder, or a link to it"
+                )
             if cell and _kind(cell) != self.kind:
                 raise VaekitError(
                     f"line {line} of {self.table} has '{cell[:60]}' in the column '{self.name}' of {self.kind}: "
@@ -77,6 +84,8 @@ def read_columns(path: Path) -> dict[str, Column]:
             another length than the first.
     """
     try:
+        if 0 < available_memory() < _TIMES * path.stat().st_size:
+            raise VaekitError(f"{path} is too large to be read whole: save the samples as .npy, which is read in parts")
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             names = [name.strip() for name in next(reader, [])]
@@ -153,8 +162,7 @@ def vectors(column: Column) -> np.ndarray:
         if not cell:
             continue
         file = column.table.parent / cell
-        with loading_errors(file):
-            array = np.load(file, allow_pickle=False)
+        array = read_array(file).samples
         if array.dtype.kind not in "biuf" or not array.size or not (np.abs(array) <= _LARGEST).all():
             raise VaekitError(f"{file} (line {column.lines[row]} of {column.table}) must hold finite numbers")
         if not samples.size:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vaekit.errors import VaekitError
+
+if TYPE_CHECKING:
+    from vaekit.data.stream import Stream
 
 __all__ = ["Dataset", "PairedSplit", "Progress", "Split", "Values", "at_least_one", "check_seed", "finish", "holdout"]
 
@@ -55,6 +59,11 @@ class Split:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.samples.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the samples, uint8 or float32."""
+        return self.samples.dtype
 
     def rows(self, index: Tensor | slice) -> Split:
         """Return the split that holds only these rows."""
@@ -133,13 +142,15 @@ class Dataset:
 
     Arguments:
         name: The registered name or the path.
-        train: What a model is fitted to.
+        train: What a model is fitted to; where there is a `stream`, some samples of it, for all else that looks at
+            training samples.
         valid: The official validation split where there is one, otherwise held out of the training samples.
         test: The official test split, or None.
         is_image: Whether a sample is an image (C, H, W); False for several modalities.
         notes: Sentences to announce: a partial copy, skipped files, the licence.
         protocol: How the samples were made (crop, size, numbers per split), to be recorded beside every figure.
         factor_names: What the columns of the splits' `factors` are; empty where they are not known.
+        stream: What a model is fitted to where the samples are read from shards as it trains; None otherwise.
 
     Raises:
         VaekitError: A split has another number of factors than there are names.
@@ -153,6 +164,7 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     protocol: dict[str, Any] = field(default_factory=dict)
     factor_names: tuple[str, ...] = ()
+    stream: Stream | None = None
 
     def __post_init__(self) -> None:
         for name, split in self.splits.items():
@@ -167,6 +179,11 @@ class Dataset:
     def shape(self) -> Any:
         """The shape of one sample, e.g. (3, 64, 64); of one of each modality by name where there are several."""
         return self.train.shape
+
+    @property
+    def fitted_to(self) -> Split | PairedSplit | Stream:
+        """What a model is fitted to: the stream where there is one, otherwise the training split."""
+        return self.train if self.stream is None else self.stream
 
     @property
     def paired(self) -> bool:
@@ -228,9 +245,10 @@ def finish(
     limit: int | None = None,
     notes: Sequence[str] = (),
     factor_names: Sequence[str] = (),
+    stream: Stream | None = None,
     **protocol: Any,
 ) -> Dataset:
-    """Cut every split to its first `limit` samples, say so, and record the protocol."""
+    """Cut every split to its first `limit` samples, say so, and record the protocol; a stream is cut already."""
     at_least_one(limit=limit)
     said = list(notes)
     if limit is not None:
@@ -240,5 +258,7 @@ def finish(
     if train is None or valid is None or not len(train) or not len(valid):
         raise VaekitError(f"data set '{name}' has no sample left in its training or its validation split")
     counts = {key: 0 if split is None else len(split) for key, split in splits.items()}
+    if stream is not None:
+        counts, protocol = {**counts, "train": len(stream)}, {**protocol, "examples": len(train)}
     protocol = {"data": name, **protocol, "limit": limit, "samples": counts}
-    return Dataset(name, train, valid, test, is_image, said, protocol, tuple(factor_names))
+    return Dataset(name, train, valid, test, is_image, said, protocol, tuple(factor_names), stream)

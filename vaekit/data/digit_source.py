@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vaekit.data.dataset import Dataset
-from vaekit.data.standard import digits, has_mnist, mnist
+from vaekit.data.idx import has_mnist
+from vaekit.data.standard import digits, mnist
 
 __all__ = ["DigitSource", "load_digits"]
 

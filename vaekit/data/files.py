@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vaekit.data.cache import Stored, block_rows, build_once
 from vaekit.data.dataset import Dataset, Progress, Split, at_least_one, finish, holdout
-from vaekit.data.images import ENDINGS, decode
-from vaekit.errors import VaekitError
+from vaekit.data.images import ENDINGS, attempt, quiet
+from vaekit.errors import VaekitError, one_line
 from vaekit.registry import datasets
 
 __all__ = ["decode_files", "decode_splits", "folder", "named"]
@@ -181,14 +180,11 @@ def decode_files(
     shape = (pixels["channels"], pixels["image_size"], pixels["image_size"])
 
     def blocks(skipped: dict[int, str]) -> Generator[np.ndarray]:
-        attempt = partial(_attempt, place, pixels)
+        decoded = partial(_attempt, place, pixels)
         step = block_rows(math.prod(shape))
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
-            # Set around the threads, for the filters belong to the process: a bomb is refused, other remarks are mute.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, quiet():
             for start in range(0, len(files), step):
-                results = list(pool.map(attempt, files[start : start + step]))
+                results = list(pool.map(decoded, files[start : start + step]))
                 skipped.update({start + row: why for row, why in enumerate(results) if isinstance(why, str)})
                 good = [result for result in results if not isinstance(result, str)]
                 if good:
@@ -201,7 +197,7 @@ def decode_files(
 
 def named(files: Sequence[str], skipped: Mapping[int, str]) -> str:
     """Return the first skipped files with their reasons, and how many more there are."""
-    named = sorted(f"{files[row]} ({why})" for row, why in skipped.items())
+    named = sorted(one_line(f"{files[row]} ({why})") for row, why in skipped.items())
     rest = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
     return f"{', '.join(named[:_NAMED])}{rest}"
 
@@ -219,11 +215,4 @@ def _attempt(place: Path, pixels: Mapping[str, Any], file: str) -> np.ndarray | 
     """Return the pixels of a file, or why there are none."""
     if not file:
         return np.zeros((pixels["channels"], pixels["image_size"], pixels["image_size"]), np.uint8)
-    try:
-        return decode(place / file, **pixels)
-    except UnidentifiedImageError:
-        return "not an image"
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
-    except Exception as error:  # Pillow's readers raise errors of every type on damaged files
-        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return attempt(place / file, **pixels)

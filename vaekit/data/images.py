@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from vaekit.data.dataset import at_least_one
-from vaekit.errors import VaekitError
+from vaekit.errors import VaekitError, one_line
 
-__all__ = ["ENDINGS", "decode", "prepare", "read_images", "read_pixels"]
+__all__ = ["ENDINGS", "attempt", "decode", "prepare", "quiet", "read_images", "read_pixels"]
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# What such files may hold. Pillow would try all that it knows, and give PostScript to a program of its own.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 # ITU-R 601 luma in 16-bit fixed point: what Pillow's conversion to greyscale uses.
 _LUMA = (19595, 38470, 7471)
@@ -69,10 +77,33 @@ def _luma(images: Tensor) -> Tensor:
     return ((total + 32768) >> 16).to(torch.uint8).unsqueeze(1)
 
 
-def decode(path: Path, *, image_size: int, crop: int | None, antialias: bool, channels: int) -> np.ndarray:
+def decode(file: Path | BinaryIO, *, image_size: int, crop: int | None, antialias: bool, channels: int) -> np.ndarray:
     """Return one image file as uint8 of shape (channels, image_size, image_size). Raises as `read_pixels` does."""
-    pixels = read_pixels(path, channels)[None]
+    pixels = read_pixels(file, channels)[None]
     return prepare(pixels, image_size=image_size, crop=crop, antialias=antialias)[0].numpy()
+
+
+def attempt(file: Path | BinaryIO, **pixels: Any) -> np.ndarray | str:
+    """Return what `decode` gives with these options, or in words why there is nothing."""
+    try:
+        return decode(file, **pixels)
+    except UnidentifiedImageError:
+        return "not an image"
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    except Exception as error:  # Pillow's readers raise errors of every type on damaged files
+        return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Mute what Pillow remarks about files that are read all the same.
+
+    The filters of warnings belong to the process: to be entered around threads, not within them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def read_images(
@@ -99,22 +130,31 @@ def read_images(
         raise VaekitError(f"image files suit models of square images, and this one takes samples of shape {shape}")
     images = []
     for file in files:
-        try:
-            pixels = decode(Path(file), image_size=shape[1], crop=crop, antialias=antialias, channels=shape[0])
-        except Exception as error:  # Pillow raises many types for an unreadable file
-            raise VaekitError(f"{file} cannot be read as an image: {error}") from error
+        with quiet():
+            pixels = attempt(Path(file), image_size=shape[1], crop=crop, antialias=antialias, channels=shape[0])
+        if isinstance(pixels, str):
+            raise VaekitError(f"{file} cannot be read as an image: {pixels}")
         images.append(torch.from_numpy(pixels))
     low, high = data_range
     return torch.stack(images).float() / 255.0 * (high - low) + low
 
 
-def read_pixels(path: Path, channels: int) -> Tensor:
+def read_pixels(file: Path | BinaryIO, channels: int) -> Tensor:
     """Return one image file at its own size, as uint8 of shape (channels, H, W).
 
     The EXIF rotation is applied, transparency is laid over white, 16 bits are scaled to 8, and of an animation the
     first frame is taken. Any exception means that the file cannot be used.
     """
-    with Image.open(path) as opened:
+    if isinstance(file, Path) and not stat.S_ISREG(file.stat().st_mode):  # A pipe would be waited for.
+        raise ValueError("no regular file")
+    with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as stream:
+        opened = Image.open(stream, formats=_FORMATS)
+        if Image.MAX_IMAGE_PIXELS is not None and math.prod(opened.size) > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels")
+        if opened.format == "PNG":  # The only format with checksums, which are compared if one asks for it.
+            opened.verify()
+            stream.seek(0)
+            opened = Image.open(stream, formats=_FORMATS)
         image = ImageOps.exif_transpose(opened)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ import torch
 from vaekit.data.cache import user_cache
 from vaekit.data.dataset import Dataset, PairedSplit, Progress
 from vaekit.data.paired_arrays import holds_modalities
-from vaekit.errors import VaekitError, suggest
+from vaekit.errors import VaekitError, memory_errors, suggest
 from vaekit.registry import datasets
 
-__all__ = ["content_of", "data_root", "load", "reader_of"]
+__all__ = ["content_of", "data_root", "load", "reader_of", "refuse_own"]
 
 _OF_A_PATH = ("arrays", "folder", "paired-arrays", "table")
+# Named by options that say where the samples lie.
+_OF_A_USER = ("hf", "webdataset")
 # Samples of a split that are looked at to tell it from others.
 _SEEN = 256
 _HELP = "a folder of images, or a .npy, .npz or .csv file"
@@ -27,7 +31,7 @@ _HELP = "a folder of images, or a .npy, .npz or .csv file"
 def data_root(root: str | Path | None = None) -> Path:
     """Return where data sets are looked for: `root`, otherwise `$VAEKIT_DATA`, otherwise the user's cache."""
     given = root or os.environ.get("VAEKIT_DATA")
-    return Path(given).expanduser() if given else user_cache() / "vaekit" / "data"
+    return _expanded(given) if given else user_cache() / "vaekit" / "data"
 
 
 def load(
@@ -59,14 +63,36 @@ def load(
     """
     name, place = str(name_or_path), data_root(root)
     if name not in datasets.names():
-        name, place = _from_path(Path(name_or_path).expanduser(), place)
+        name, place = _from_path(_expanded(name_or_path), place)
     elif name in _OF_A_PATH and root is None:
         raise VaekitError(f"data set '{name}' needs a path: name the {'folder' if name == 'folder' else 'file'} itself")
-    data: Dataset = datasets.get(name)(place, progress, offline, **datasets.check(name, options, where="data"))
-    if name not in _OF_A_PATH:
+    checked = datasets.check(name, options, where="data")
+    with memory_errors("make data.image_size or data.limit smaller"):
+        data: Dataset = datasets.get(name)(place, progress, offline, **checked)
+    if name not in (*_OF_A_PATH, *_OF_A_USER):
         return data
     # Where the samples lie says nothing of them, and another machine has them elsewhere.
-    return replace(data, protocol={**data.protocol, "data": place.name, "content": content_of(data)})
+    said = place.name if name in _OF_A_PATH else name
+    return replace(data, protocol={**data.protocol, "data": said, "content": content_of(data)})
+
+
+def refuse_own(options: Iterable[str]) -> None:
+    """Refuse options that are arguments of `load` itself.
+
+    Arguments:
+        options: The names of what was given as options of a data set.
+
+    Raises:
+        VaekitError: One of them is.
+
+    Examples:
+        >>> refuse_own(["image_size", "progress"])
+        Traceback (most recent call last):
+        vaekit.errors.VaekitError: unknown option 'data.progress': no data set has one of this name
+    """
+    for key in options:
+        if key in ("name_or_path", "root", "progress", "offline"):
+            raise VaekitError(f"unknown option 'data.{key}': no data set has one of this name")
 
 
 def content_of(data: Dataset) -> str:
@@ -85,10 +111,22 @@ def content_of(data: Dataset) -> str:
     return found.hexdigest()[:16]
 
 
+def _expanded(path: str | Path) -> Path:
+    with contextlib.suppress(RuntimeError):  # There is no such user.
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def _exists(place: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # No file can have such a name.
+        return place.exists()
+    return False
+
+
 def _from_path(path: Path, root: Path) -> tuple[str, Path]:
     """Return which reader suits a path, and where the path leads."""
-    found = next((place for place in (path, root / path) if place.exists()), None)
-    if found is not None and (found.is_dir() or found.suffix in (".npy", ".npz", ".csv")):
+    found = next((place for place in (path, root / path) if _exists(place)), None)
+    if found is not None and (found.is_dir() or (found.is_file() and found.suffix in (".npy", ".npz", ".csv"))):
         return reader_of(found), found
     if found is not None:
         raise VaekitError(f"{found} is no data set: give a registered name, {_HELP}")

@@ -1,4 +1,4 @@
-"""The loader of a training run on several modalities, and the choice between it and the plain one."""
+"""The loader of a training run on several modalities, and the choice among the loaders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from vaekit.data.batches import Batches
 from vaekit.data.dataset import Dataset, PairedSplit, Split
+from vaekit.data.stream import Stream
+from vaekit.data.stream_batches import StreamedBatches
 from vaekit.errors import VaekitError
 from vaekit.observed import Observed
 
@@ -82,19 +84,25 @@ class PairedBatches:
             yield Observed(dict(zip(self._modalities, batch, strict=True)), available > 0.5)
 
 
-def make_batches(data: Dataset, split: Split | PairedSplit, batch_size: int, data_range: Any, **options: Any) -> Any:
-    """Return the batches of a split of a data set: `Batches`, or `PairedBatches` for several modalities.
+def make_batches(
+    data: Dataset, split: Split | PairedSplit | Stream, batch_size: int, data_range: Any, **options: Any
+) -> Any:
+    """Return the batches of a split of a data set.
+
+    They are `Batches`, `PairedBatches` for several modalities, or `StreamedBatches` for a stream.
 
     Arguments:
         data: The data set.
-        split: One of its splits, or some rows of one.
+        split: One of its splits, some rows of one, or its stream.
         batch_size: Samples per batch and rank.
         data_range: What the model takes: an interval, or modality to interval.
         options: The other options of `Batches`.
 
     Raises:
-        VaekitError: As `Batches`.
+        VaekitError: As `Batches`, or as `StreamedBatches`.
     """
     if isinstance(split, PairedSplit):
         return PairedBatches(split, batch_size, data_range=data_range, **options)
+    if isinstance(split, Stream):
+        return StreamedBatches(split, batch_size, data_range=data_range, **options)
     return Batches(split, batch_size, data_range=data_range if data.is_image else None, **options)

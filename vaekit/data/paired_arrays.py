@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.array_files import LABELS, SAMPLES, loading_errors, read_labels
+from vaekit.data.array_files import LABELS, SAMPLES, entry, loading_errors, read_labels, refuse_large
 from vaekit.data.arrays import as_samples, find_layout
 from vaekit.data.dataset import Dataset, PairedSplit, Progress, Split, finish, holdout
 from vaekit.errors import VaekitError
@@ -54,14 +54,15 @@ def paired_arrays(
             values, or a sample of which nothing is available.
     """
     with loading_errors(root), np.load(root, allow_pickle=False) as file:
+        refuse_large(file)
         names = _modalities(file.files)
         if len(names) < 2:
             raise VaekitError(f"{root} holds {len(names)} modalities: put two arrays or more into it, one for each")
         if wrong := [name for name in names if not name.isidentifier()]:
             raise VaekitError(f"{root} has an array named '{wrong[0]}': use letters, digits and _ for a modality")
-        raw = {name: file[name] for name in names}
+        raw = {name: entry(root, file, name) for name in names}
         labels = read_labels(root, file)
-        available = _availability(root, file[_AVAILABLE], len(names)) if _AVAILABLE in file.files else None
+        available = _availability(root, entry(root, file, _AVAILABLE), len(names)) if _AVAILABLE in file.files else None
     modalities = {
         name: _modality(
             f"'{name}' of {root}",
@@ -84,7 +85,7 @@ def holds_modalities(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             names = [name.removesuffix(".npy") for name in file.namelist()]
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged file fails in many ways
         return False  # the reader of arrays says what is wrong with it
     return not set(names) & set(SAMPLES) and len(_modalities(names)) > 1
 

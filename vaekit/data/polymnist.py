@@ -23,6 +23,7 @@ __all__ = ["missing_table", "pairing", "polymnist", "translated_polymnist"]
 
 _SIDE = 28
 _SMALL = 21  # three quarters
+_MOST = 100
 
 
 @datasets.register(
@@ -148,8 +149,8 @@ def _make(
 ) -> Dataset:
     at_least_one(limit=limit)
     most = (modalities - 1) / max(modalities, 1)
-    if modalities < 2:
-        raise VaekitError(f"modalities must be 2 or more, not {modalities}")
+    if not 2 <= modalities <= _MOST:
+        raise VaekitError(f"modalities must be 2 to {_MOST}, not {modalities}")
     if not 0.0 <= missing <= most:
         raise VaekitError(
             f"missing must lie between 0 and {most:g}, not {missing:g}: each sample keeps one of its {modalities} "

@@ -1,9 +1,10 @@
-"""The standard small data sets, read whole into memory; torchvision downloads them where that is allowed."""
+"""The standard small data sets, read whole into memory, and downloaded where that is allowed."""
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +14,19 @@ from torch import Tensor
 
 from vaekit.data.array_files import read_array
 from vaekit.data.dataset import Dataset, Progress, Split, finish, holdout
+from vaekit.data.downloads import fetch, unpack
+from vaekit.data.idx import IDX_FILES, find_idx, read_idx
 from vaekit.data.images import prepare
 from vaekit.errors import VaekitError
 from vaekit.registry import datasets
 
-__all__ = ["cifar10", "digits", "fashion_mnist", "has_mnist", "mnist", "svhn"]
+__all__ = ["cifar10", "digits", "fashion_mnist", "mnist", "svhn"]
 
-_IDX_FILES = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+_IDX_URLS = {
+    "MNIST": "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "FashionMNIST": "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+}
+_SVHN = "https://ufldl.stanford.edu/housenumbers/"
 
 
 @datasets.register(
@@ -72,12 +79,7 @@ def mnist(
 ) -> Dataset:
     """Return MNIST: 50,000 to train, the last 10,000 of the official training images to validate, 10,000 to test."""
     pixels: dict[str, Any] = {"image_size": image_size, "antialias": antialias, "channels": channels}
-    return _idx_set("mnist", "MNIST", root, offline, limit, pixels)
-
-
-def has_mnist(root: Path) -> bool:
-    """Return whether the files of MNIST are under the data root."""
-    return all(_idx_file(root / "MNIST" / "raw" / file) for file in _IDX_FILES)
+    return _idx_set("mnist", "MNIST", root, progress, offline, limit, pixels)
 
 
 @datasets.register(
@@ -98,7 +100,7 @@ def fashion_mnist(
 ) -> Dataset:
     """Return Fashion-MNIST: 50,000 to train, the last 10,000 training images to validate, 10,000 to test."""
     pixels: dict[str, Any] = {"image_size": image_size, "antialias": antialias, "channels": channels}
-    return _idx_set("fashion-mnist", "FashionMNIST", root, offline, limit, pixels)
+    return _idx_set("fashion-mnist", "FashionMNIST", root, progress, offline, limit, pixels)
 
 
 @datasets.register(
@@ -127,13 +129,10 @@ def cifar10(
         parts = [_npz_part(file) for file in arrays]
     else:
         layout = f"the folder cifar-10-batches-py (cifar-10-python.tar.gz unpacked) into {root}"
-        # torchvision checks the MD5 of every pickled file before it opens one.
-        parts = [
-            (_nchw(part.data), torch.tensor(part.targets))
-            for part in _from_torchvision(
-                "cifar10", "CIFAR10", root, offline, layout, [{"train": True}, {"train": False}]
-            )
-        ]
+        # torchvision compares the MD5 of every pickled file with the official one before it opens it.
+        splits = [{"train": True}, {"train": False}]
+        loaded = _from_torchvision("cifar10", "CIFAR10", root, offline, layout, splits, partial(_get_cifar, progress))
+        parts = [(_nchw(part.data), torch.tensor(part.targets)) for part in loaded]
     found = [len(labels) for _, labels in parts]
     notes = []
     if found != [50_000, 10_000]:
@@ -165,7 +164,8 @@ def svhn(
     """Return SVHN (cropped digits, without `extra`) with a fixed random part held out, and the official test images."""
     place = root / "svhn"
     layout = f"train_32x32.mat and test_32x32.mat into {place}"
-    loaded = _from_torchvision("svhn", "SVHN", place, offline, layout, [{"split": "train"}, {"split": "test"}])
+    splits = [{"split": "train"}, {"split": "test"}]
+    loaded = _from_torchvision("svhn", "SVHN", place, offline, layout, splits, partial(_get_svhn, progress))
     parts = [(torch.from_numpy(np.ascontiguousarray(part.data)), torch.from_numpy(part.labels)) for part in loaded]
     pixels: dict[str, Any] = {"image_size": image_size, "antialias": antialias, "channels": channels}
     notes = ["SVHN is for non-commercial use only"]
@@ -192,24 +192,51 @@ def _with_test(
 
 
 def _from_torchvision(
-    name: str, class_name: str, root: Path, offline: bool, layout: str, parts: list[dict[str, Any]]
+    name: str,
+    class_name: str,
+    root: Path,
+    offline: bool,
+    layout: str,
+    parts: list[dict[str, Any]],
+    get: Callable[[Any, Path], None],
 ) -> list[Any]:
     """Return torchvision's data set once per entry of `parts`, downloaded first where that is needed and allowed."""
     import torchvision.datasets
 
     make: Callable[..., Any] = getattr(torchvision.datasets, class_name)
-    try:
+    with contextlib.suppress(RuntimeError, OSError):
         return [make(root, **part) for part in parts]
-    except (RuntimeError, OSError):
-        if offline:
-            raise VaekitError(
-                f"data set '{name}' is missing or damaged and offline forbids a download: put {layout}"
-            ) from None
+    with _downloading(name, offline, layout):
+        get(make, root)
+        return [make(root, **part) for part in parts]
+
+
+@contextlib.contextmanager
+def _downloading(name: str, offline: bool, layout: str) -> Iterator[None]:
+    """Say what to put where, if a download is forbidden or fails."""
+    if offline:
+        raise VaekitError(f"data set '{name}' is missing or damaged and offline forbids a download: put {layout}")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        return [make(root, **part, download=True) for part in parts]
+        yield
     except (RuntimeError, OSError) as error:
-        raise VaekitError(f"data set '{name}' could not be downloaded ({error}): put {layout}") from error
+        reason = getattr(error, "reason", error)
+        raise VaekitError(f"data set '{name}' could not be downloaded ({reason}): put {layout}") from error
+
+
+def _get_cifar(progress: Progress | None, theirs: Any, root: Path) -> None:
+    """Put the batches of CIFAR-10 where torchvision looks for them."""
+    archive = root / theirs.filename
+    fetch(theirs.url, archive, theirs.tgz_md5, progress)
+    files = [name for name, _ in (*theirs.train_list, *theirs.test_list)]
+    unpack(archive, [f"{theirs.base_folder}/{name}" for name in (*files, theirs.meta["filename"])], root)
+    archive.unlink()
+
+
+def _get_svhn(progress: Progress | None, theirs: Any, root: Path) -> None:
+    """Put the files of SVHN where torchvision looks for them."""
+    for part in ("train", "test"):
+        _, file, md5, *_ = theirs.split_list[part]
+        fetch(_SVHN + file, root / file, md5, progress)
 
 
 def _nchw(images: np.ndarray) -> Tensor:
@@ -223,37 +250,34 @@ def _npz_part(file: Path) -> tuple[Tensor, Tensor]:
     return _nchw(images), torch.from_numpy(labels.astype(np.int64))
 
 
-def _idx_set(name: str, folder: str, root: Path, offline: bool, limit: int | None, pixels: dict[str, Any]) -> Dataset:
+def _idx_set(
+    name: str,
+    folder: str,
+    root: Path,
+    progress: Progress | None,
+    offline: bool,
+    limit: int | None,
+    pixels: dict[str, Any],
+) -> Dataset:
     """Return a set in MNIST's file format, with the last 10,000 training images as validation."""
     raw = root / folder / "raw"
-    if not all(_idx_file(raw / file) for file in _IDX_FILES):
-        layout = f"{', '.join(_IDX_FILES)} (each as it is or with .gz) into {raw}"
-        _from_torchvision(name, folder, root, offline, layout, [{}])
-    train_images, train_labels, test_images, test_labels = (_read_idx(raw / file) for file in _IDX_FILES)
+    if missing := [file for file in IDX_FILES if not find_idx(raw / file)]:
+        with _downloading(name, offline, f"{', '.join(IDX_FILES)} (each as it is or with .gz) into {raw}"):
+            import torchvision.datasets
+
+            sums = dict(getattr(torchvision.datasets, folder).resources)
+            for file in missing:
+                fetch(f"{_IDX_URLS[folder]}{file}.gz", raw / f"{file}.gz", sums[f"{file}.gz"], progress)
+    train_images, train_labels, test_images, test_labels = (read_idx(raw / file) for file in IDX_FILES)
+    for images, labels, part in ((train_images, train_labels, "train"), (test_images, test_labels, "t10k")):
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise VaekitError(
+                f"the files {part}-* in {raw} do not go together, with images of shape {tuple(images.shape)} and "
+                f"labels of shape {tuple(labels.shape)}: delete them and fetch them again"
+            )
     known = Split(prepare(train_images.unsqueeze(1), **pixels), train_labels.long())
     test = Split(prepare(test_images.unsqueeze(1), **pixels), test_labels.long())
     held = min(10_000, len(known) // 6)
     splits = {"train": known.rows(slice(0, len(known) - held)), "valid": known.rows(slice(len(known) - held, None))}
     split = "official test, the last sixth of training held out"
     return finish(name, {**splits, "test": test}, limit=limit, split=split, **pixels)
-
-
-def _idx_file(path: Path) -> Path | None:
-    """Return the file itself or its gzipped twin, None where neither is there."""
-    return next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
-
-
-def _read_idx(path: Path) -> Tensor:
-    """Return the array of an idx file: two zero bytes, type 8 (uint8), the number of axes, their sizes, the bytes."""
-    file = _idx_file(path)
-    if file is None:
-        raise VaekitError(f"{path} is missing")
-    try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        axes = content[3]
-        shape = np.frombuffer(content, ">u4", axes, 4).tolist()
-        if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * axes + int(np.prod(shape)):
-            raise ValueError("its header does not fit its size")
-    except (OSError, EOFError, IndexError, ValueError) as error:
-        raise VaekitError(f"{file} is damaged ({error}): delete it and fetch it again") from error
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())

@@ -159,7 +159,7 @@ def _labels(column: Column, classes: dict[str, list[str]]) -> Tensor:
     column.check_complete()
     try:
         return torch.tensor([int(cell) for cell in column.cells])
-    except ValueError:
+    except (ValueError, RuntimeError):  # words, or numbers of too many digits
         classes["label"] = sorted(set(column.cells))
         number = {word: index for index, word in enumerate(classes["label"])}
         return torch.tensor([number[cell] for cell in column.cells])

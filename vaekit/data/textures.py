@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaekit.data.images import ENDINGS, read_pixels
+from vaekit.data.images import ENDINGS, quiet, read_pixels
 from vaekit.errors import VaekitError
 
 __all__ = ["photographs", "textures"]
@@ -40,7 +40,8 @@ def photographs(folder: Path, count: int, least: int) -> tuple[list[str], list[n
     found = []
     for file in files[:count]:
         try:
-            pixels = read_pixels(file, 3).numpy()
+            with quiet():
+                pixels = read_pixels(file, 3).numpy()
         except Exception as error:  # Pillow's readers raise errors of every type on damaged files
             raise VaekitError(f"the background {file} cannot be read as an image ({error}): replace it") from error
         if min(pixels.shape[1:]) < least:
