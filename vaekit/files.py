@@ -22,6 +22,7 @@ __all__ = [
     "half_written",
     "load_tensors",
     "move",
+    "pack_tensors",
     "save_json",
     "save_state",
     "save_tensors",
@@ -46,6 +47,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise VaekitError(
                 f"no permission to write {path}: choose another place with --out (VAEKIT_CACHE for caches)"
             ) from error
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise VaekitError(f"cannot write {path}: the disk takes no such name") from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise VaekitError(f"cannot write {path}: a file stands where a folder is needed") from error
         raise
@@ -117,11 +120,19 @@ def save_json(path: str | Path, value: Any) -> None:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors, with words about them if wanted, atomically."""
-    from safetensors.torch import save
-
-    payload = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    payload = pack_tensors(tensors, metadata)
     with atomic(path) as file:
         file.write(payload)
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Return tensors as the bytes of a safetensors file: always the same for the same tensors."""
+    from safetensors.torch import save
+
+    packed: bytes = save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata
+    )
+    return packed
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -130,14 +141,13 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         VaekitError: The file is missing or damaged.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not Path(path).is_file():  # A pipe would be waited for.
+        raise VaekitError(f"{path} is not there: is this the directory of a finished run?")
     try:
         return load_file(path)
-    except FileNotFoundError as error:
-        raise VaekitError(f"{path} is not there: is this the directory of a finished run?") from error
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # A damaged header fails in many ways.
         raise VaekitError(f"{path} is damaged ({error}): restore it or train again") from error
 
 

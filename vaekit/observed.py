@@ -35,21 +35,23 @@ class Observed:
     """
 
     def __init__(self, values: Mapping[str, Tensor], available: Tensor | None = None) -> None:
-        lengths = {name: len(value) for name, value in values.items()}
+        # Sizes, not `len`: of a model that is exported they are symbols.
+        lengths = {name: value.shape[0] for name, value in values.items()}
         if not lengths:
             raise VaekitError("a multimodal batch needs one modality or more")
-        if len(set(lengths.values())) > 1:
+        first = next(iter(values.values()))
+        count = first.shape[0]
+        if any(length != count for length in lengths.values()):
             found = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
             raise VaekitError(f"the modalities have different numbers of samples ({found}): give one value a sample")
         self.names = tuple(values)
         self.complete = available is None
-        first = next(iter(values.values()))
         if available is None:
-            available = torch.ones(len(first), len(lengths), dtype=torch.bool, device=first.device)
-        elif available.shape != (len(first), len(lengths)):
+            available = torch.ones(count, len(lengths), dtype=torch.bool, device=first.device)
+        elif available.shape != (count, len(lengths)):
             raise VaekitError(
-                f"the availability of {len(first):,} samples of {len(lengths)} modalities has the shape "
-                f"({len(first)}, {len(lengths)}), not {tuple(available.shape)}"
+                f"the availability of {count:,} samples of {len(lengths)} modalities has the shape "
+                f"({count}, {len(lengths)}), not {tuple(available.shape)}"
             )
         else:
             values = {

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
 import typer
 
-from vaekit.cli import catalogue, comparing, evaluating, exploring, reporting, reproducing, sweeping, training, using
-from vaekit.errors import VaekitError
+from vaekit.cli import (
+    catalogue,
+    comparing,
+    evaluating,
+    exploring,
+    reporting,
+    reproducing,
+    sharing,
+    sweeping,
+    training,
+    using,
+)
+from vaekit.errors import VaekitError, one_line
 
 __all__ = ["app", "main"]
 
@@ -35,6 +47,8 @@ app.command("compare")(comparing.compare)
 app.command("report")(reporting.report)
 app.command("explore")(exploring.explore)
 app.command("classifiers")(evaluating.classifiers)
+app.command("export")(sharing.export)
+app.command("push")(sharing.push)
 data_app.command("check")(using.data_check)
 app.add_typer(data_app, name="data")
 app.command("doctor")(catalogue.doctor)
@@ -42,10 +56,19 @@ app.command("doctor")(catalogue.doctor)
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; a user's mistake is one sentence on standard error and exit code 2."""
+    # A name that the terminal's encoding has not is written out.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return app(args=arguments, prog_name="vaekit")
     except VaekitError as error:
-        sys.stderr.write(f"vaekit: {error}\n")
+        sys.stderr.write(f"vaekit: {one_line(error)}\n")
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"vaekit: {one_line(f'{error.filename} cannot be used: {error.strerror}')}\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("vaekit: interrupted\n")

@@ -105,6 +105,20 @@ class Flow(TorchDistribution):
         """An estimate of the variances from `moments_from` points, without gradient, shape (..., D)."""
         return self._estimates()[1]
 
+    @property
+    def points(self) -> Tensor:
+        """The values of the base behind `mean` and `variance`, shape (moments_from, 1, ..., D), the same at every call.
+
+        They are a Latin hypercube: every one of n equal strata of each dimension holds one of n points.
+        """
+        generator = torch.Generator().manual_seed(0)
+        shape = (self.moments_from, *self.event_shape)
+        strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(0)
+        quantiles = (strata + torch.rand(shape, generator=generator, dtype=torch.float64)) / self.moments_from
+        like = self.base.mean
+        points: Tensor = self.base.base_dist.icdf(quantiles.to(like.device)).to(like.dtype)
+        return points.reshape(self.moments_from, *[1] * len(self.batch_shape), -1)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log q(value) for values (..., D), shape (...); through the inverse, unless it is the last draw."""
         if self._validate_args:
@@ -132,23 +146,13 @@ class Flow(TorchDistribution):
     @torch.no_grad()
     def _estimates(self) -> tuple[Tensor, Tensor]:
         if self._moments is None:
-            points = self._points()
+            points = self.points
             # A large batch goes through in several pieces, for the sake of memory.
             pieces = points.split(max(1, 2**20 // (self.batch_shape.numel() * points.shape[-1] or 1)))
             z = torch.cat([self.transform(piece) for piece in pieces])
             shape = self.batch_shape + self.event_shape
             self._moments = z.mean(0).expand(shape), z.var(0).expand(shape)
         return self._moments
-
-    def _points(self) -> Tensor:
-        """Return a Latin hypercube of the base: every one of n equal strata of each dimension holds one of n points."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (self.moments_from, *self.event_shape)
-        strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(0)
-        quantiles = (strata + torch.rand(shape, generator=generator, dtype=torch.float64)) / self.moments_from
-        like = self.base.mean
-        points: Tensor = self.base.base_dist.icdf(quantiles.to(like.device)).to(like.dtype)
-        return points.reshape(self.moments_from, *[1] * len(self.batch_shape), -1)
 
 
 def _with_log_det(transform: Transform, x: Tensor) -> tuple[Tensor, Tensor]:

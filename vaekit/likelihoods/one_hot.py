@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -16,7 +16,20 @@ __all__ = ["OneHot"]
 
 
 class _OneHotOrNothing(dist.OneHotCategorical):
-    """A one-hot variable for which a vector of zeros stands for one that is missing, of probability one."""
+    """A one-hot variable for which a vector of zeros stands for one that is missing, of probability one.
+
+    Arguments:
+        logits: Unnormalised log-probabilities, shape (..., V).
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        # The parent's own would check the logits in every step, which waits for the device.
+        self._categorical = torch.distributions.Categorical(logits=logits, validate_args=False)
+        torch.distributions.Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _OneHotOrNothing:
+        """Return the same distribution, expanded to a larger batch shape."""
+        return _OneHotOrNothing(self.logits.expand(torch.Size(batch_shape) + self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the logarithm of the probability of the class, 0 where there is none."""
@@ -61,5 +74,5 @@ class OneHot(Likelihood):
 
     def forward(self, decoded: Tensor) -> torch.distributions.Distribution:
         """Return p(x|z) with `decoded` as the logits."""
-        each = _OneHotOrNothing(logits=decoded, validate_args=False)
+        each = _OneHotOrNothing(decoded)
         return each.to_event(len(self.data_shape) - 1)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vaekit.evaluation.records import Record
-from vaekit.reporting.comparison_notes import differences
 from vaekit.reporting.comparison_reading import entries
+from vaekit.reporting.evaluation_tables import protocol_in_words, table_of
 from vaekit.reporting.page import details, escape, flatten, notice, table
 from vaekit.reporting.record import RunRecord, mapping
-from vaekit.reporting.wording import figure_title, number, title_of
+from vaekit.reporting.wording import title_of
 
 __all__ = ["evaluation", "memory"]
 
 _COMPARED = ("samples", "reconstructions")
-_FEW = 4  # Numbers of a list that are written out; evaluation.json has them all.
 _MOST = 24  # Figures of one metric that are shown at once.
 
 
@@ -60,10 +59,7 @@ def memory(record: RunRecord) -> Iterator[str]:
 
 def _metric(metric: str, records: Sequence[Record], weights: str) -> Iterator[str]:
     yield f"<h3>{escape(title_of(metric))}</h3>"
-    heads = ["; ".join(words) or "value" for words in differences([each.protocol for each in records])]
-    columns = [{figure_title(name, each.protocol): text for name, text in _figures(each.values)} for each in records]
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
+    heads, rows = table_of(records)
     yield table(["figure", *heads], rows[:_MOST], numbers=range(1, len(heads) + 1))
     if len(rows) > _MOST:
         rest = table(["figure", *heads], rows[_MOST:], numbers=range(1, len(heads) + 1))
@@ -75,9 +71,7 @@ def _metric(metric: str, records: Sequence[Record], weights: str) -> Iterator[st
             break
     for note in dict.fromkeys(note for each in records for note in each.notes):
         yield f'<p class="quiet">{escape(note)}</p>'
-    shared = [entries(each.protocol) for each in records]
-    common = {key: value for key, value in shared[0].items() if all(each.get(key) == value for each in shared)}
-    yield f'<p class="quiet">Protocol: {escape(_words(common))}.</p>'
+    yield f'<p class="quiet">Protocol: {escape(protocol_in_words(records))}.</p>'
     for each, head in zip(records, heads, strict=True):
         how: list[tuple[str, str]] = [
             ("digest", each.digest),
@@ -86,31 +80,3 @@ def _metric(metric: str, records: Sequence[Record], weights: str) -> Iterator[st
         ]
         named = "" if head == "value" else f", {head}"
         yield details(f"How {metric} was computed{named}", table(["name", "value"], how))
-
-
-def _figures(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted name of each figure and the figure as text."""
-    for key, value in values.items():
-        name = f"{above}{key}"
-        if isinstance(value, Mapping) and "standard_error" in value:
-            error = value["standard_error"]
-            about = f" ± {error:.2g}" if isinstance(error, int | float) else ""
-            yield name, "none" if value["mean"] is None else f"{number(value['mean'], padded=True)}{about}"
-        elif isinstance(value, Mapping):
-            yield from _figures(value, f"{name}.")
-        elif isinstance(value, list) and len(value) > _FEW:
-            yield name, f"{len(value)} numbers"
-        elif isinstance(value, list):
-            yield name, ", ".join(number(each) if isinstance(each, int | float) else str(each) for each in value)
-        elif isinstance(value, float):
-            yield name, number(value, padded=True)
-        else:
-            yield name, "none" if value is None else str(value)
-
-
-def _words(protocol: Mapping[str, str]) -> str:
-    """Return the entries of a protocol in a line, with the name alone of the data set."""
-    shown = {"data" if name == "data.data" else name: value for name, value in protocol.items()}
-    return "; ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in shown.items() if not name.startswith("data.")
-    )

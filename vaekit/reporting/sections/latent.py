@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ def dead_units(record: RunRecord) -> tuple[list[int], int] | None:
     """Return the dead units and the number of all units; `None` where they are not known."""
     try:
         return [int(each) for each in record.latent["activity"]["dead"]], len(record.latent["order"])
-    except (KeyError, TypeError, ValueError):
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -39,13 +40,14 @@ def activity(record: RunRecord) -> str:
     if len(dead) < units:
         named = f" ({', '.join(f'z[{each}]' for each in dead)})" if len(dead) <= _NAMED else ""
         return f"{len(dead)} of {units} latent units {'is' if len(dead) == 1 else 'are'} dead{named}."
-    kl = record.latent.get("kl")
-    if isinstance(kl, list) and sum(kl) <= record.latent["activity"]["threshold"] * units:
-        total = number(sum(kl)) if sum(kl) >= 0.01 else "less than 0.01"
-        return (
-            f"0 of {units} latent units are active: the posterior has collapsed to the prior (KL {total} nats). "
-            "Reconstructions do not depend on the sample."
-        )
+    with contextlib.suppress(KeyError, TypeError):  # Where it is damaged, less is said.
+        total = sum(record.latent["kl"])
+        if total <= record.latent["activity"]["threshold"] * units:
+            words = number(total) if total >= 0.01 else "less than 0.01"
+            return (
+                f"0 of {units} latent units are active: the posterior has collapsed to the prior (KL {words} nats). "
+                "Reconstructions do not depend on the sample."
+            )
     return f"0 of {units} latent units are active: the posterior is nearly the same for all samples."
 
 
@@ -54,11 +56,10 @@ def latent(record: RunRecord) -> Iterator[str]:
     if not record.latent:
         return
     yield "<h2>Latent space</h2>"
-    for note in record.latent.get("notes") or []:
-        yield f"<p>{escape(note)}</p>"
     try:
-        parts = [*_units(record), *_histograms(record.latent, record.evaluation), *_pictures(record)]
-    except (KeyError, TypeError, ValueError, IndexError):
+        notes = [f"<p>{escape(note)}</p>" for note in record.latent.get("notes") or []]
+        parts = [*notes, *_units(record), *_histograms(record.latent, record.evaluation), *_pictures(record)]
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         parts = [notice("latent.json is damaged: remove it, and `vaekit report` makes it again.")]
     yield from parts
 

@@ -1,0 +1,1 @@
+from vaekit.exporting.writing import export as export
