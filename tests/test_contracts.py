@@ -10,7 +10,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import MULTIMODAL, write_idx
+import trackers
+from helpers import MULTIMODAL, save_hub, write_idx, write_shards
 from torch import Tensor, nn
 
 from vaekit import testing
@@ -39,6 +40,7 @@ CONTRACTS: dict[str, type[Contract]] = {
     "private_fusions": testing.PrivateFusionContract,
     "objectives": testing.ObjectiveContract,
     "optimizers": testing.OptimizerContract,
+    "loggers": testing.LoggerContract,
     "schedules": testing.ScheduleContract,
     "datasets": testing.DatasetContract,
 }
@@ -67,6 +69,22 @@ VARIANTS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("likelihoods", "discretized_logistic"): [{}, {"levels": 5, "shared_scale": 0.1}],
     ("likelihoods", "categorical"): [{"levels": 8}],
     ("likelihoods", "laplace"): [{}, {"learned": True}, {"error_weight": 5.0}],
+    ("backbones", "autoencoder_kl"): [
+        {"widths": [4, 8], "groups": 2, "latent_channels": 2},
+        {
+            "widths": [8, 4],
+            "groups": 4,
+            "latent_channels": 1,
+            "blocks": 2,
+            "attention": False,
+            "quant_conv": False,
+            "post_quant_conv": False,
+        },
+    ],
+    ("backbones", "timm"): [
+        {"model": "test_convnext", "decoder_backbone": {"name": "conv", "width": 4}},
+        {"model": "test_vit", "pooled": False, "decoder_backbone": {"name": "mlp", "hidden": [12]}},
+    ],
     ("backbones", "mlp"): [{"hidden": [12, 7]}, {"hidden": [12], "decoder_hidden": []}],
     ("backbones", "conv"): [{"width": 4}, {"width": 4, "norm": "batch"}],
     ("backbones", "pvae"): [{"width": 8}, {"width": 4, "linear_decoder": False, "dropout": 0.0}],
@@ -97,6 +115,11 @@ VARIANTS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("objectives", "mmvm"): [{}, {"divergence": "jensen_shannon", "alpha": 0.25}, {"estimator": "sampled"}],
     ("schedules", "constant"): [{"value": 0.5}],
     ("datasets", "polymnist"): [{}, {"modalities": 2, "missing": 0.3, "missing_in": "all"}],
+    ("datasets", "webdataset"): [
+        {"urls": "train-{000..001}.tar", "image_size": 8},
+        {"urls": "train-{000..001}.tar", "image_size": 8, "streaming": False},
+    ],
+    ("datasets", "hf"): [{"path": "saved", "image_size": 8}, {"path": "saved", "image_size": 8, "streaming": True}],
     ("schedules", "linear"): [{"steps": 5, "delay": 2}],
     ("schedules", "cosine"): [{"steps": 5}],
     ("schedules", "exponential"): [{"steps": 5, "delay": 2}],
@@ -165,6 +188,18 @@ def write_paired_arrays(_: Any, folder: Path) -> Path:
     return folder / "paired.npz"
 
 
+def write_tars(_: Any, folder: Path) -> Path:
+    """Put 20 small images into two shards."""
+    write_shards(folder, 9, 11)
+    return folder
+
+
+def write_hub(_: Any, folder: Path) -> Path:
+    """Save 20 small images as a data set of the package `datasets`."""
+    save_hub(folder / "saved", train=range(20))
+    return folder
+
+
 def write_table(suite: Any, folder: Path) -> Path:
     """Put a table of 20 photographs, vectors and words into a folder."""
     pictures = write_folder(suite, folder)
@@ -185,6 +220,26 @@ def attached(self: Any, *context: Any, **options: Any) -> Any:
     return prior
 
 
+def with_timm(self: Any, *context: Any, **options: Any) -> Any:
+    """Build the backbone, where timm is installed."""
+    pytest.importorskip("timm")
+    return testing.BackboneContract.make(self, *context, **options)
+
+
+def tracked(name: str) -> dict[str, Any]:
+    """What the contract of a logger needs: its package, and what reads the tracker's files."""
+
+    def make(self: Any, *context: Any, **options: Any) -> Any:
+        trackers.require(name)
+        return testing.LoggerContract.make(self, *context, **options)
+
+    return {
+        "make": make,
+        "told": lambda self, out, identity: trackers.READERS[name](out, identity),
+        "pytestmark": pytest.mark.filterwarnings("ignore"),  # of the trackers and what they stand on
+    }
+
+
 def one_hot(_: Any, module: Likelihood, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return one-hot samples."""
     *rest, classes = module.data_shape
@@ -196,6 +251,11 @@ def one_hot(_: Any, module: Likelihood, count: int, dtype: torch.dtype = torch.f
 EXTRA: dict[tuple[str, str], dict[str, Any]] = {
     ("backbones", "pvae"): {"shapes": ((1, 8, 8), (1, 16, 16), (3, 28, 28), (3, 32, 32))},
     ("backbones", "mlp"): {"shapes": ((1, 8, 8), (3, 33, 50), (10,))},
+    ("backbones", "autoencoder_kl"): {
+        "shapes": ((1, 8, 8), (3, 28, 28), (3, 34, 50)),
+        "latent_dim": lambda self, shape: self.make().encoder(shape).features // 2,  # the latent is a map
+    },
+    ("backbones", "timm"): {"make": with_timm, "shapes": ((1, 32, 32), (3, 64, 48))},
     ("posteriors", "flow"): {"latent": 64},  # the estimated moments take 64 passes
     ("priors", "vamp"): {"make": attached},
     ("likelihoods", "one_hot"): {
@@ -203,6 +263,7 @@ EXTRA: dict[tuple[str, str], dict[str, Any]] = {
         "smallest": 4,
         "all_values": lambda self, module: torch.eye(4, dtype=torch.float64),
     },
+    **{("loggers", name): tracked(name) for name in trackers.READERS},
     **{("objectives", objective): parts for objective, parts in MULTIMODAL.items()},
     ("datasets", "arrays"): {"place": write_arrays},
     ("datasets", "celeba"): {"place": write_celeba},
@@ -213,6 +274,8 @@ EXTRA: dict[tuple[str, str], dict[str, Any]] = {
     ("datasets", "folder"): {"place": write_folder},
     ("datasets", "paired-arrays"): {"place": write_paired_arrays},
     ("datasets", "table"): {"place": write_table},
+    ("datasets", "webdataset"): {"place": write_tars},
+    ("datasets", "hf"): {"place": write_hub},
 }
 
 
@@ -237,6 +300,7 @@ def _suites() -> dict[str, type[Contract]]:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    trackers.stay_here(monkeypatch, tmp_path_factory.mktemp("trackers"))
 
 
 globals().update(_suites())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from vaekit import compatibility
 from vaekit.config import RunConfig, merge
-from vaekit.errors import VaekitError, suggest
+from vaekit.errors import VaekitError, memory_errors, suggest
 from vaekit.fusions.base import Experts, Fusion, PrivateFusion
 from vaekit.models import VAE, Modality, Model, MultimodalVAE
 from vaekit.objectives.adversary import Adversary
@@ -32,7 +32,7 @@ from vaekit.registry import (
 )
 from vaekit.training.trainer import Trainer
 
-__all__ = ["model", "objective", "trainer"]
+__all__ = ["model", "objective", "smaller", "trainer"]
 
 # The likelihood of a modality that is not an image.
 _SUITING = {"vector": "gaussian", "classes": "one_hot", "binary": "bernoulli"}
@@ -59,13 +59,21 @@ def model(config: RunConfig, data_shape: Any, data_values: Mapping[str, str] | N
         'VAE'
     """
     _refuse_misfits(config)
+    with memory_errors(smaller(config)):
+        return _model(config, data_shape, data_values or {})
+
+
+def _model(config: RunConfig, data_shape: Any, data_values: Mapping[str, str]) -> Model:
     if isinstance(data_shape, Mapping):
-        return _multimodal(config, data_shape, data_values or {})
+        return _multimodal(config, data_shape, data_values)
     if config.modalities is not None:
         raise VaekitError(
             f"the recipe '{config.recipe}' is for several modalities and the data have one: use data such as "
             "polymnist, or another recipe"
         )
+    for key in ("fusion", "private"):
+        if getattr(config, key) is not None:
+            raise VaekitError(f"{key} is for models of several modalities: take it out, or set modalities to {{}}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(config.trainer.get("seed", 0)))
         likelihood = likelihoods.build(config.likelihood, data_shape, where="likelihood")
@@ -143,6 +151,34 @@ def _parts_of_modality(config: RunConfig, name: str, values: Mapping[str, str]) 
     if kind in ("classes", "binary") or (kind == "vector" and "image" in values.values()):
         parts["likelihood"] = {"name": _SUITING[kind]}
     return {key: merge(part, own.get(key, {})) for key, part in parts.items()}
+
+
+def smaller(config: RunConfig) -> str:
+    """Return what to make smaller where a model does not fit in memory: it names the largest number.
+
+    Arguments:
+        config: The configuration.
+
+    Examples:
+        >>> from vaekit.config import read_recipe, resolve
+        >>> smaller(resolve(read_recipe("vae"), {"latent_dim": 10**9}))
+        'make the images or the networks smaller; the largest number of the configuration is latent_dim = 1,000,000,000'
+    """
+
+    def numbers(value: Any, where: str) -> Iterator[tuple[int, str]]:
+        if isinstance(value, Mapping):
+            for key, part in value.items():
+                yield from numbers(part, f"{where}.{key}" if where else str(key))
+        elif isinstance(value, list | tuple):
+            for part in value:
+                yield from numbers(part, where)
+        elif isinstance(value, int):
+            yield value, where
+
+    kept = {"latent_dim", "backbone", "posterior", "prior", "likelihood", "modalities", "fusion", "private"}
+    content = config.model_dump(include={*kept, "objective", "regularizers", "adversary"})
+    value, where = max(numbers(content, ""))
+    return f"make the images or the networks smaller; the largest number of the configuration is {where} = {value:,}"
 
 
 def _private_spec(config: RunConfig) -> tuple[dict[str, Any] | None, int]:

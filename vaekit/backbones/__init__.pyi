@@ -1,3 +1,4 @@
+from vaekit.backbones.autoencoder_kl import AutoencoderKL as AutoencoderKL
 from vaekit.backbones.base import Backbone as Backbone
 from vaekit.backbones.base import Decoder as Decoder
 from vaekit.backbones.base import Encoder as Encoder
@@ -5,3 +6,4 @@ from vaekit.backbones.conv import Conv as Conv
 from vaekit.backbones.mlp import MLP as MLP
 from vaekit.backbones.pvae import PVAE as PVAE
 from vaekit.backbones.resnetv2 import ResNetV2 as ResNetV2
+from vaekit.backbones.timm import Timm as Timm

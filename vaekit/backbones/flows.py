@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution, Transform
 from torch.distributions.transforms import _InverseTransform
 
-from vaekit.backbones.layers import require_positive
+from vaekit.backbones.layers import require_layers, require_positive
 from vaekit.errors import VaekitError
 
 __all__ = ["Autoregressive", "shifted"]
@@ -68,9 +68,8 @@ class Autoregressive(nn.Module):
         super().__init__()
         if not hidden:
             raise VaekitError("hidden of a flow is empty: give its networks one hidden layer or more, such as [64, 64]")
-        require_positive(
-            "a flow", transforms=transforms, bins=bins, **{f"hidden[{i}]": n for i, n in enumerate(hidden)}
-        )
+        require_layers("a flow", transforms=transforms)
+        require_positive("a flow", bins=bins, **{f"hidden[{i}]": n for i, n in enumerate(hidden)})
         if bins < 2:
             raise VaekitError(f"bins = {bins} of a flow is not valid: a spline needs 2 or more")
         self._words = f"{dimensions}, context={context}, univariate={univariate!r}, transforms={transforms}"

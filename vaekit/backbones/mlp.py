@@ -57,8 +57,9 @@ class MLP(Backbone):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        for size in (*self.hidden, *(self.decoder_hidden or ())):
-            require_positive("mlp", hidden=size)
+        for name, sizes in (("hidden", self.hidden), ("decoder_hidden", self.decoder_hidden or ())):
+            for size in sizes:
+                require_positive("mlp", **{name: size})
         require_choice("activation", self.activation, tuple(_ACTIVATIONS))
 
     def _stack(self, *sizes: int) -> list[nn.Module]:

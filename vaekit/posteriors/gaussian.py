@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from vaekit.backbones.layers import Init, initialise
-from vaekit.posteriors.location_scale import LocationScale
+from vaekit.errors import VaekitError
+from vaekit.posteriors.location_scale import Head, LocationScale
 from vaekit.registry import posteriors
 
 __all__ = ["Gaussian"]
@@ -38,9 +39,12 @@ class Gaussian(LocationScale):
         latent_dim: The number D of latent dimensions.
         log_variance_range: The log-variance is softly clamped to this range; None leaves it free.
         init: `"default"` for PyTorch's first weights, `"glorot"` for Glorot-uniform kernels and zero biases.
+        head: `"linear"` for a linear layer each of location and log-variance; `"split"` where the encoder gives both
+            already, locations first, as `autoencoder_kl` does: the posterior then has no weights of its own.
 
     Raises:
-        VaekitError: The range does not rise.
+        VaekitError: The range does not rise, the features to split are not 2 D, or `init` is given where there is no
+            layer to initialise.
 
     Examples:
         >>> from vaekit.priors import StandardNormal
@@ -56,8 +60,11 @@ class Gaussian(LocationScale):
         *,
         log_variance_range: tuple[float, float] | None = (-10.0, 4.0),
         init: Init = "default",
+        head: Head = "linear",
     ) -> None:
-        super().__init__(features, latent_dim, log_variance_range)
+        if head == "split" and init != "default":
+            raise VaekitError(f"init = {init!r} of gaussian is for its linear layers, and the head 'split' has none")
+        super().__init__(features, latent_dim, log_variance_range, head=head)
         initialise(self, init)
 
     def forward(self, features: Tensor, prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
