@@ -22,7 +22,7 @@ from vaekit.evaluation.protocol import Options, Result
 
 def small(recipe: str) -> Any:
     """A recipe at a size that suits its latent."""
-    return tiny(recipe, latent_dim=20 if recipe == "categorical-vae" else 4)
+    return tiny(recipe, latent_dim=20) if recipe == "categorical-vae" else tiny(recipe)
 
 
 def vectors(samples: Tensor) -> Dataset:

@@ -87,6 +87,12 @@ def wandb_records(out: Path) -> Iterator[Any]:
 
 def wandb(out: Path, identity: str) -> Told:
     told: Told = {}
+    # A process of its own writes, and may be late on a busy machine.
+    deadline = time.monotonic() + 30
+    files = len(list((out / "wandb").glob("offline-run-*/*.wandb")))
+    while sum(record.WhichOneof("record_type") == "exit" for record in wandb_records(out)) < files:
+        assert time.monotonic() < deadline, "a run of wandb was not finished"
+        time.sleep(0.1)
     for record in wandb_records(out):
         if record.WhichOneof("record_type") == "run":
             assert record.run.run_id == identity

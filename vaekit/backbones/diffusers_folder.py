@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from vaekit.documents import read_json
 from vaekit.errors import VaekitError
 from vaekit.files import load_tensors, save_json, save_tensors
 
@@ -62,10 +63,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{folder} is no folder of a diffusers AutoencoderKL: it has no {_CONFIG} (of a whole pipeline take the "
             "folder vae within it)"
         )
-    try:
-        config = {**_DEFAULTS, **json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError) as error:
-        raise VaekitError(f"{path} is not readable JSON: {error}") from error
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise VaekitError(f"{path} must hold a JSON object, not {type(found).__name__}")
+    config = {**_DEFAULTS, **found}
+    if any(not isinstance(config.get(key, []), list) for key in (*_BLOCKS, "block_out_channels")):
+        raise VaekitError(f"{path} is damaged: its blocks and their channels must be lists")
     others = [name for key, known in _BLOCKS.items() for name in config.get(key, []) if name != known]
     kind = config.get("_class_name", "AutoencoderKL")
     if kind != "AutoencoderKL" or others or config["act_fn"] not in ("silu", "swish"):

@@ -299,11 +299,7 @@ def channels_last(network: Network) -> Network:
         >>> channels_last(nn.Conv2d(3, 8, 3)).weight.is_contiguous(memory_format=torch.channels_last)
         True
     """
-    for kernel in network.parameters():
-        # With one input channel or one pixel both layouts are the same memory, and engines take other strides amiss.
-        if kernel.dim() == 4 and kernel.shape[1] > 1 and kernel[0, 0].numel() > 1:
-            kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
-    return network
+    return network.to(memory_format=torch.channels_last)
 
 
 def initialise(module: nn.Module, init: Init) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class Profile(Clock):
         elif self._seen == WARM_UP + self.steps:
             self._wait()
             self._add_up()
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # It complains of a machine without a GPU.
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
             self._profiler = profile(activities=activities, record_shapes=True, acc_events=True)
             self._profiler.start()

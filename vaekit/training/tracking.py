@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from vaekit.documents import parse_json, read_yaml
 from vaekit.files import save_text
 from vaekit.training.listeners import Listener, Plan
 from vaekit.training.loggers import Logger
@@ -69,7 +67,7 @@ class Tracking(Listener):
             self._out / place for place in (f"loggers/{self._name}", "config.yaml", "metrics.jsonl")
         )
         known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        config = yaml.safe_load(configuration.read_text(encoding="utf-8")) if configuration.is_file() else {}
+        config = read_yaml(configuration) if configuration.is_file() else {}
         identity = self._logger.start(self._out, known[0] if known else None, config, plan.notes)
         if not known:
             save_text(path, identity)
@@ -79,7 +77,7 @@ class Tracking(Listener):
                 self._told[what] = max(self._told.get(what, 0), int(step))
         self._file = path
         for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
-            self.on_metrics(json.loads(line))
+            self.on_metrics(parse_json(line))
 
     def _tell(self, what: str, step: int, tell: Callable[[], None]) -> None:
         """Tell something of a step, unless it was told before, and note that."""

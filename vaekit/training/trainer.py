@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -275,7 +276,9 @@ class Trainer:
             f"{2 * self.accumulate}, trainer.precision to bf16, make data.batch_size smaller than {batch_size} or take "
             "narrower networks: each of these makes another run"
         )
-        with listen() as interrupt, memory_errors(smaller), rank_errors():
+        with listen() as interrupt, memory_errors(smaller), rank_errors(), warnings.catch_warnings():
+            # Of a kernel with one input channel both layouts are the same memory, which torch takes amiss.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             return loop.run(interrupt)
 
     def check(self, model: Model, objective: Objective, batch_size: int, samples: int) -> None:

@@ -54,7 +54,7 @@ class TensorBoard(Logger):
         import numpy as np
         from PIL import Image
 
-        with Image.open(file) as image:
+        with Image.open(file, formats=("PNG",)) as image:
             self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
         self._writer.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ class WeightsAndBiases(Logger):
         """Begin a run under a new id, or go on with that of the id."""
         import wandb
 
+        if identity is not None:
+            time.sleep(1.0)  # Offline runs are kept by the second: two parts within one would be one part.
         identity = identity or uuid.uuid4().hex[:12]
         self._run = wandb.init(
             **self._options,
