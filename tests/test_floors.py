@@ -13,6 +13,7 @@ ROOT = Path(vaekit.__file__).parent
 FLOORS = {
     0: (
         "distributions",
+        "documents",
         "registry",
         "schedules",
         "errors",
@@ -32,7 +33,10 @@ FLOORS = {
         "config",
         "build",
         "exploring",
+        "exporting",
+        "hub",
         "multimodal_run",
+        "places",
         "reproducing",
         "run",
         "run_evaluation",

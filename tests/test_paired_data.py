@@ -204,7 +204,7 @@ def test_mnist_that_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"modalities": 1}, "modalities must be 2 or more, not 1"),
+        ({"modalities": 1}, "modalities must be 2 to 100, not 1"),
         ({"modalities": 4, "missing": 0.8}, r"missing must lie between 0 and 0.75, not 0.8"),
         ({"missing": -0.1}, "missing must lie between"),
         ({"seed": -1}, "seed must lie between"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from vaekit.documents import parse_yaml, read_yaml
 from vaekit.errors import VaekitError, suggest
 from vaekit.registry import datasets
 
@@ -33,8 +36,19 @@ LOADER_OPTIONS = ("root", "batch_size", "flip", "binarize", "resident")
 # The parts that are named by a string or a mapping with `name`.
 _PARTS = ("backbone", "posterior", "prior", "likelihood", "fusion", "private", "objective", "data")
 
+_LARGEST_SEED = 2**48
+
 # What a modality may have of its own.
 _OF_MODALITY = ("backbone", "posterior", "likelihood")
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("use a number")
+    return value
+
+
+_Shape: TypeAlias = Annotated[tuple[Annotated[int, Field(gt=0, le=2**31)], ...], Field(min_length=1)]
 
 
 class RunConfig(BaseModel):
@@ -69,7 +83,7 @@ class RunConfig(BaseModel):
     recipe: str = ""
     about: str = ""
     source: str = ""
-    latent_dim: int = Field(gt=0)
+    latent_dim: Annotated[int, BeforeValidator(_no_truth), Field(gt=0, le=2**48)]
     backbone: dict[str, Any]
     posterior: dict[str, Any] = {"name": "gaussian"}
     prior: dict[str, Any] = {"name": "standard_normal"}
@@ -81,8 +95,8 @@ class RunConfig(BaseModel):
     regularizers: dict[str, dict[str, Any]] = {"kl": {}}
     adversary: dict[str, Any] | None = None
     data: dict[str, Any] = {"name": "digits"}
-    data_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None = None
-    data_values: dict[str, str] | None = None
+    data_shape: _Shape | dict[str, _Shape] | None = None
+    data_values: dict[str, Literal["image", "vector", "classes", "binary"]] | None = None
     trainer: dict[str, Any] = {}
 
     def to_yaml(self) -> str:
@@ -122,11 +136,7 @@ def read_recipe(name_or_file: str | Path) -> dict[str, Any]:
         VaekitError: There is no such recipe or file, or it is not a YAML mapping.
     """
     path = recipe_file(name_or_file)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise VaekitError(f"{path} is not readable YAML: {reason}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise VaekitError(f"{path} must hold a YAML mapping such as 'latent_dim: 16', not {type(content).__name__}")
     content.setdefault("recipe", path.stem)
@@ -195,8 +205,8 @@ def _assignment(text: str) -> dict[str, Any]:
     if not equals or not path.strip("."):
         raise VaekitError(f"--set takes KEY=VALUE, for instance posterior.components=4, not '{text}'")
     try:
-        value: Any = yaml.safe_load(written)
-    except yaml.YAMLError as error:
+        value: Any = parse_yaml(written)
+    except VaekitError as error:
         raise VaekitError(f"--set {path}: '{written}' is not a value that YAML can read") from error
     value = as_number(value)
     for key in reversed(path.strip().split(".")):
@@ -223,21 +233,44 @@ def resolve(
     Raises:
         VaekitError: An unknown key or a value of the wrong type.
     """
-    base = {**recipe, "data": _as_part(recipe.get("data") or {"name": "digits"})}
-    for_data = base.pop("for_data", {})
+    base = {**recipe, "data": _data_of(recipe)}
+    for_data = base.pop("for_data", None)
+    for_data = {} if for_data is None else for_data
+    if not isinstance(for_data, Mapping) or not all(isinstance(layer, Mapping) for layer in for_data.values()):
+        raise VaekitError("for_data must name data sets, each with a mapping of what is other for it")
+    for key in ("trainer", "regularizers", "modalities", "adversary", *_PARTS):
+        # What is laid over it would hide it.
+        if not isinstance(base.get(key), Mapping | None) and not (key in _PARTS and isinstance(base[key], str)):
+            raise VaekitError(f"{key} must be a mapping of its options, not {base[key]!r}")
     layers = [*overlays, *map(_assignment, assignments)]
     if data is not None:
         layers.append({"data": {"name": str(data)}})
     names = [_as_part(layer["data"]).get("name") for layer in layers if isinstance(layer.get("data"), str | Mapping)]
-    chosen = next((name for name in reversed(names) if name), base["data"].get("name", "digits"))
-    if base["data"].get("name") != chosen:
+    chosen = next((name for name in reversed(names) if name and isinstance(name, str)), base["data"]["name"])
+    if base["data"]["name"] != chosen:
         # What the other data set does not know stays behind.
-        known = {*LOADER_OPTIONS, *_data_options(str(chosen))}
+        known = {*LOADER_OPTIONS, *_data_options(chosen)}
         base["data"] = {key: value for key, value in base["data"].items() if key in known}
     base["data"] = {**base["data"], "name": chosen}
     for layer in (for_data.get(chosen, {}), *layers):
         base = merge(base, layer)
     return _typed(base)
+
+
+def _data_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data section of a recipe, with a name."""
+    section = _as_part(recipe.get("data"))
+    if section is not None and not isinstance(section, Mapping):
+        raise VaekitError(f"data must be a data set's name or a mapping with 'name', not {section!r}")
+    return _named({"name": "digits", **(section or {})}, "data")
+
+
+def _named(part: Any, where: str) -> Any:
+    """Return a part, and refuse one whose name is no word."""
+    name = part.get("name", where) if isinstance(part, Mapping) else where
+    if not isinstance(name, str) or not name:
+        raise VaekitError(f"{where}.name must be a word, not {name!r}")
+    return part
 
 
 def _data_options(name: str) -> list[str]:
@@ -256,7 +289,7 @@ def _of_modality(name: str, parts: Any) -> Any:
     for key in parts:
         if key not in _OF_MODALITY:
             raise VaekitError(f"unknown key 'modalities.{name}.{key}': {suggest(key, _OF_MODALITY)}")
-    return {key: _as_part(value) for key, value in parts.items()}
+    return {key: _named(_as_part(value), f"modalities.{name}.{key}") for key, value in parts.items()}
 
 
 def _typed(content: Mapping[str, Any]) -> RunConfig:
@@ -264,7 +297,13 @@ def _typed(content: Mapping[str, Any]) -> RunConfig:
     for key in content:
         if key not in known:
             raise VaekitError(f"unknown key '{key}' in the configuration: {suggest(key, known)}")
-    ready = {key: _as_part(value) if key in _PARTS else value for key, value in content.items()}
+    ready = {key: _named(_as_part(value), key) if key in _PARTS else value for key, value in content.items()}
+    seed = content["trainer"].get("seed", 0) if isinstance(content.get("trainer"), Mapping) else 0
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) <= _LARGEST_SEED:
+        raise VaekitError(f"trainer.seed must be a whole number from 0 to {_LARGEST_SEED:,}, not {seed!r}")
+    root = content["data"].get("root") if isinstance(content.get("data"), Mapping) else None
+    if not isinstance(root, str | PathLike | None):
+        raise VaekitError(f"data.root must be a folder, not {root!r}")
     if isinstance(ready.get("modalities"), Mapping):
         ready["modalities"] = {name: _of_modality(name, parts) for name, parts in ready["modalities"].items()}
     if isinstance(ready.get("regularizers"), Mapping):
@@ -279,5 +318,6 @@ def _typed(content: Mapping[str, Any]) -> RunConfig:
             raise VaekitError(
                 f"the configuration has no '{where}': add it to the recipe or --set {where}=..."
             ) from error
-        message = first["msg"][0].lower() + first["msg"][1:]
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
         raise VaekitError(f"{where} = {first['input']!r} is not valid: {message}") from error

@@ -6,7 +6,16 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
-__all__ = ["VaekitError", "memory_errors", "suggest"]
+__all__ = ["VaekitError", "memory_errors", "one_line", "printable", "suggest"]
+
+# PyTorch's own errors of memory are RuntimeErrors, on a CPU of no other type, and TypeErrors for sizes past counting.
+_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Storage size calculation overflowed",
+    "Overflow when unpacking long",
+)
+_LONGEST = 2000
 
 
 class VaekitError(ValueError):
@@ -31,11 +40,33 @@ def memory_errors(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        said = str(error)  # PyTorch's own are RuntimeErrors, on a CPU of no other type.
-        if not (isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said):
+    except (MemoryError, RuntimeError, TypeError) as error:
+        if not (isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)):
             raise
         raise VaekitError(f"out of memory: {advice}") from error
+
+
+def one_line(text: object) -> str:
+    r"""Return text as one line: what breaks or commands a terminal is written out, and what is endless is cut.
+
+    Examples:
+        >>> one_line("a\n  b"), one_line("\x1b[31mred\udcff")
+        ('a b', '\\x1b[31mred\\udcff')
+    """
+    words = " ".join(str(text).split())
+    return printable(words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ...")
+
+
+def printable(text: str) -> str:
+    r"""Return text with every sign written out that does not print.
+
+    Examples:
+        >>> printable("caf\xe9"), printable("\u202e")
+        ('café', '\\u202e')
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.data.array_files import read_array
 from vaekit.errors import VaekitError, suggest
 from vaekit.observed import Observed
 from vaekit.reporting.grids import Views
@@ -131,10 +132,12 @@ class MultimodalRun(Run):
         kind = (self.config.data_values or {}).get(name)
         try:
             if given.endswith(".npy"):
-                values = torch.from_numpy(np.load(given, allow_pickle=False)).float()
+                values = torch.from_numpy(np.array(read_array(Path(given)).samples)).float()
             else:
                 values = torch.tensor([float(part) for part in given.split(",")])
-        except (OSError, ValueError) as error:
+            if not values.isfinite().all():
+                raise ValueError("numbers are finite")
+        except (OSError, TypeError, ValueError) as error:
             raise VaekitError(
                 f"'{given}' cannot be read as the modality '{name}' of shape {shape}: give numbers parted by commas, "
                 "or an .npy file"

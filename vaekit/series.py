@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vaekit.data import Dataset
+from vaekit.documents import read_json
+from vaekit.errors import VaekitError
 from vaekit.run import Run
 from vaekit.training.listeners import Listener
 
@@ -52,10 +53,10 @@ class SharedData:
 def is_finished(out: Path) -> bool:
     """Return whether the run in a directory came to its end: the report is written last."""
     try:
-        training = json.loads((out / "environment.json").read_text(encoding="utf-8")).get("training")
-    except (OSError, ValueError):
+        training = read_json(out / "environment.json")["training"]
+        return bool(training) and not training.get("interrupted_by_signal") and (out / "report.html").is_file()
+    except (VaekitError, LookupError, TypeError, AttributeError):
         return False
-    return bool(training) and not training.get("interrupted_by_signal") and (out / "report.html").is_file()
 
 
 def train_to_end(run: Run, *, listeners: Sequence[Listener] = (), command: str | None = None) -> Run:

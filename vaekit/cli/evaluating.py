@@ -36,11 +36,14 @@ def classifiers(
 
     from vaekit.config import apply_overrides
     from vaekit.data import load
+    from vaekit.data.loading import refuse_own
     from vaekit.evaluation.classifiers import train_classifiers
     from vaekit.reporting.progress import decode_progress
 
     progress = decode_progress(Console(stderr=True))
-    loaded = load(data, data_root, progress=progress, offline=offline, **apply_overrides({}, set_ or []))
+    options = apply_overrides({}, set_ or [])
+    refuse_own(options)
+    loaded = load(data, data_root, progress=progress, offline=offline, **options)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trained = train_classifiers(loaded, epochs=epochs, seed=seed, device=device, progress=progress)
     trained.save(out)

@@ -119,7 +119,7 @@ def _print(found: Sweep) -> None:
     if best is not None:
         head, body = rows(found, found.ranked[:_BEST])
         shown = Table(
-            title=f"The best of {len(found.of('complete'))} complete trials by {found.definition.judge}",
+            title=Text(f"The best of {len(found.of('complete'))} complete trials by {found.definition.judge}"),
             title_justify="left", box=SIMPLE_HEAD,
         )  # fmt: skip
         for place, name in enumerate([head[0], "score", *head[2:]]):

@@ -118,11 +118,13 @@ def data_check(
 
     from vaekit.config import apply_overrides
     from vaekit.data import Report, check
+    from vaekit.data.loading import refuse_own
     from vaekit.reporting.grids import Views
     from vaekit.reporting.images import save_grid
     from vaekit.reporting.progress import decode_progress
 
     options = apply_overrides({}, set_ or [])
+    refuse_own(options)
     report = check(data, data_root, progress=decode_progress(Console(stderr=True)), **options)
     typer.echo("\n".join(report.lines()))
     if out is not None:

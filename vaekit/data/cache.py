@@ -152,12 +152,13 @@ def _read(place: Path, load: bool) -> Stored | None:
         skipped = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["skipped"]
         # Copy-on-write: torch wants a writable array, and the file itself is never changed.
         array = np.load(place, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, KeyError):
+        left_out = {int(row): str(reason) for row, reason in skipped.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     mapped = not (load and fits(array.nbytes))
     if not mapped:
         array = np.fromfile(place, array.dtype, offset=array.offset).reshape(array.shape)
-    return Stored(array, mapped, {int(row): reason for row, reason in skipped.items()})
+    return Stored(array, mapped, left_out)
 
 
 def _write(place: Path, blocks: Blocks, skipped: dict[int, str], rows: int, shape: tuple[int, ...], dtype: str) -> int:

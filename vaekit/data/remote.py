@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 # Stores that serve a stretch of a file. What else fsspec knows may run programs or unpack archives.
 _PROTOCOLS = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf")
+_MOST = 100_000  # shards in one span
 _WAITS = (0.0, 1.0, 4.0)  # seconds before each attempt to read from another machine
 _AHEAD = 2**22  # bytes that are fetched at once while a remote shard is indexed
 
@@ -156,6 +157,8 @@ def expand(pattern: str) -> list[str]:
             f"'{{{found[1]}}}' in '{pattern}' must be a span such as {{000..099}} or a list such as {{a,b}}"
         )
     words = found[1].split(",")
+    if span is not None and int(span[2]) - int(span[1]) > _MOST:
+        raise VaekitError(f"'{{{found[1]}}}' in '{pattern}' stands for more than {_MOST:,} shards: name fewer")
     if span is not None:
         words = [f"{number:0{len(span[1])}}" for number in range(int(span[1]), int(span[2]) + 1)]
     return [name for word in words for name in expand(pattern[: found.start()] + word + pattern[found.end() :])]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaekit.errors import VaekitError
+
 __all__ = ["Aggregate", "aggregate_posterior"]
 
 
@@ -53,8 +55,21 @@ class Aggregate:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Aggregate:
-        """Return what `tensors` gave."""
-        return cls(tensors["mean"], tensors["variance_of_means"], tensors["mean_variance"], int(tensors["count"]))
+        """Return what `tensors` gave.
+
+        Raises:
+            VaekitError: They are others.
+        """
+        try:
+            mean, *spreads = (tensors[name] for name in ("mean", "variance_of_means", "mean_variance"))
+            shape = torch.Size([len(mean)])
+            alike = all(part.shape == shape and part.is_floating_point() for part in (mean, *spreads))
+            found = cls(mean, spreads[0], spreads[1], int(tensors["count"]))
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise VaekitError("the moments of the aggregate posterior are damaged") from error
+        if not alike or found.count < 1:
+            raise VaekitError("the moments of the aggregate posterior are damaged")
+        return found
 
 
 @torch.no_grad()

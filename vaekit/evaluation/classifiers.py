@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekit.data.dataset import Dataset, PairedSplit, Progress
+from vaekit.documents import parse_json
 from vaekit.errors import VaekitError
 from vaekit.files import load_tensors, save_tensors, sha256
 
@@ -164,15 +165,20 @@ class Classifiers:
             metadata = file.metadata() or {}
         if metadata.get("format") != _FORMAT:
             raise VaekitError(f"{path} holds no classifiers: train some with `vaekit classifiers DATA --out FILE`")
-        record = json.loads(metadata["record"])
-        networks = {
-            name: Classifier(part["kind"], tuple(part["shape"]), part["classes"])
-            for name, part in record["networks"].items()
-        }
-        # Who judges is part of every figure's protocol.
-        judged = {**record["protocol"], "sha256": sha256(path)}
-        found = cls(networks, record["accuracy"], judged)
-        found.networks.load_state_dict(tensors)
+        try:
+            record = parse_json(metadata["record"])
+            with torch.device("meta"):  # Sizes are compared before they take any memory.
+                networks = {
+                    name: Classifier(part["kind"], tuple(part["shape"]), part["classes"])
+                    for name, part in record["networks"].items()
+                }
+            accuracy = {name: float(record["accuracy"][name]) for name in networks}
+            # Who judges is part of every figure's protocol.
+            judged = {**record["protocol"], "sha256": sha256(path)}
+            found = cls(networks, accuracy, judged)
+            found.networks.load_state_dict(tensors, assign=True)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise VaekitError(f"{path} is damaged: train classifiers again with `vaekit classifiers`") from error
         return found
 
 

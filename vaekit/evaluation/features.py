@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from vaekit.data.cache import cache_folder
 from vaekit.data.dataset import Progress
+from vaekit.documents import read_json
 from vaekit.errors import VaekitError
 from vaekit.evaluation.extractors import Extractor
 from vaekit.evaluation.records import digest, plain
@@ -138,7 +138,7 @@ def _intact(path: Path, key: Any, sizes: Sequence[int]) -> tuple[int, list[int]]
     """Return the number of columns and the checksums of the blocks that lie whole in a file; 0 and none if new."""
     kept: list[int] = []
     try:
-        said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        said = read_json(path.with_suffix(".json"))
         if said["key"] != key:
             return 0, []
         dims = int(said["dims"])
@@ -148,6 +148,6 @@ def _intact(path: Path, key: Any, sizes: Sequence[int]) -> tuple[int, list[int]]
                 if len(data) != 4 * size * dims or zlib.crc32(data) != checksum:
                     break
                 kept.append(checksum)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):
         return 0, []
     return (dims, kept) if kept else (0, [])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.dataset import Progress
-from vaekit.data.images import ENDINGS, read_pixels
+from vaekit.data.images import ENDINGS, quiet, read_pixels
 from vaekit.errors import VaekitError
 from vaekit.evaluation.extractors import Extractor
 from vaekit.evaluation.features import FeatureStore
@@ -92,7 +92,8 @@ def _blocks(files: Sequence[Path], size: tuple[int, ...], batch_size: int, start
 def _pixels(file: Path, size: tuple[int, ...] | None) -> Tensor:
     """Return one image (3, H, W), which has the size of the others where that is given."""
     try:
-        pixels = read_pixels(file, 3)
+        with quiet():
+            pixels = read_pixels(file, 3)
     except Exception as error:  # Pillow raises many types for an unreadable file
         raise VaekitError(f"{file} cannot be read as an image: {error}") from error
     if size is not None and pixels.shape[1:] != size:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from vaekit.documents import read_json
 from vaekit.errors import VaekitError
 from vaekit.files import save_json
 
@@ -81,7 +82,7 @@ def read_records(out: str | Path) -> list[Record]:
     if not path.is_file():
         return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         version = content["format"]
         names = [part.name for part in fields(Record)]
         records = (
@@ -89,6 +90,9 @@ def read_records(out: str | Path) -> list[Record]:
         )
         if not all(isinstance(part, Mapping) for each in records for part in (each.values, each.protocol, each.made)):
             raise TypeError("values, protocol and circumstances are objects")
+        words = [word for each in records for word in (each.metric, *each.notes)]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("metrics and notes are words")
     except (ValueError, TypeError, KeyError) as error:
         raise VaekitError(f"{path} is damaged and cannot be read: move it away and evaluate again") from error
     if version != _FORMAT:

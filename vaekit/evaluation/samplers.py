@@ -183,7 +183,15 @@ class Sampler:
     def aggregate(self) -> Aggregate:
         """The moments of the aggregate posterior over the training split."""
         if self._aggregate is not None and self._aggregate.is_file():
-            return Aggregate.from_tensors(load_tensors(self._aggregate))
+            try:
+                found = Aggregate.from_tensors(load_tensors(self._aggregate))
+                if found.mean.shape != (self.model.latent_dim,):
+                    raise VaekitError("they are those of another latent space")
+            except VaekitError as error:
+                raise VaekitError(
+                    f"{self._aggregate} cannot be used ({error}): remove it, and it is made again from the data"
+                ) from error
+            return found
         what = "moments of the aggregate posterior"
         return aggregate_posterior(self.encode, self._batches(self.data.train, self.batch_size, self.seed, what))
 

@@ -18,7 +18,7 @@ import torch
 from vaekit.errors import VaekitError
 from vaekit.run import Run
 
-__all__ = ["listening_socket", "serve"]
+__all__ = ["guarded", "listening_socket", "serve"]
 
 _HOST = "127.0.0.1"
 _PORTS = range(7860, 7960)
@@ -113,7 +113,6 @@ def _application(run: Run) -> Any:
     except ImportError as error:
         raise VaekitError('the page needs gradio: pip install "vaekit[explore]"') from error
     from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from vaekit.exploring.markup import STYLE
     from vaekit.exploring.page import build_page, explorer_of
@@ -135,8 +134,37 @@ def _application(run: Run) -> Any:
         theme=gr.themes.Default(primary_hue="blue", **fonts),
         css=STYLE,
     )
+    return guarded(application)
+
+
+def guarded(application: Any) -> Any:
+    """Return an ASGI application that answers its own page alone, and whose answers ask no other host.
+
+    Arguments:
+        application: The application.
+    """
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
     # A page of another host that names this machine as its own is not answered.
-    return _with_policy(TrustedHostMiddleware(application, allowed_hosts=[_HOST, "localhost"]))
+    return _with_policy(_for_itself(TrustedHostMiddleware(application, allowed_hosts=[_HOST, "localhost"])))
+
+
+def _for_itself(application: Any) -> Any:
+    """Return an ASGI application that answers its own page alone, and no request that another page makes."""
+    from starlette.responses import PlainTextResponse
+
+    async def wrapper(scope: Any, receive: Any, send: Any) -> None:
+        said = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", [])}
+        foreign = said.get("origin") not in (None, f"http://{said.get('host')}")
+        # A link that leads here may be followed; nothing else comes from another page.
+        elsewhere = said.get("sec-fetch-site") in ("cross-site", "same-site")
+        embedded = elsewhere and said.get("sec-fetch-mode") != "navigate"
+        if scope["type"] in ("http", "websocket") and (foreign or embedded):
+            await PlainTextResponse("this page answers itself alone", 403)(scope, receive, send)
+        else:
+            await application(scope, receive, send)
+
+    return wrapper
 
 
 def _with_policy(application: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekit.backbones.layers import require_layers
 from vaekit.errors import VaekitError
 
 __all__ = [
@@ -32,6 +33,7 @@ def require_sizes(part: str, *, slope: float = 0.0, **sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise VaekitError(f"{name} = {size} of {part} is not valid: use 1 or more")
+    require_layers(part, **{name: sizes[name] for name in ("layers", "depth") if name in sizes})
     if not 0.0 <= slope <= 1.0:
         raise VaekitError(f"slope = {slope} of {part} is not valid: use a number from 0 to 1")
 

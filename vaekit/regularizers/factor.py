@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekit.backbones.layers import require_positive
+from vaekit.backbones.layers import require_layers, require_positive
 from vaekit.distributions import exponentials
 from vaekit.errors import VaekitError
 from vaekit.latents import Latents
@@ -98,7 +98,8 @@ class Factor(Regularizer):
 
     def __init__(self, *, weight: Scalar = 1.0, hidden: int = 1000, depth: int = 6) -> None:
         super().__init__(weight=weight)
-        require_positive("factor", hidden=hidden, depth=depth)
+        require_positive("factor", hidden=hidden)
+        require_layers("factor", depth=depth)
         self.hidden = hidden
         self.depth = depth
         # The critic is made when its input is known, from the random state of now: it depends on the run's seed alone.

@@ -79,7 +79,7 @@ class PopulationKL(Regularizer):
         eps: Added to the variance inside the logarithm; a dead dimension would otherwise give an infinite gradient.
 
     Raises:
-        VaekitError: The global batch holds one sample.
+        VaekitError: `eps` is negative, or the global batch holds one sample.
 
     Examples:
         >>> import torch, pyro.distributions as dist
@@ -98,6 +98,8 @@ class PopulationKL(Regularizer):
     ) -> None:
         super().__init__(weight=weight)
         self.variance = variance
+        if eps < 0:
+            raise VaekitError(f"population_kl: eps must be 0 or more, not {eps:g}")
         self.eps = eps
 
     def extra_repr(self) -> str:

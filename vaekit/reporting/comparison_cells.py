@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from vaekit.errors import printable
 from vaekit.evaluation.records import digest
 from vaekit.reporting.comparison_reading import TRAINING
 
@@ -112,7 +113,7 @@ class Column:
         """The name of the data that it is measured on."""
         found = self.protocol.get("data")
         name = str(found.get("data", "unknown") if isinstance(found, Mapping) else found)
-        return Path(name).name or name
+        return printable(Path(name).name or name)
 
     @property
     def better(self) -> Literal["higher", "lower"] | None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from vaekit.errors import one_line
 from vaekit.evaluation.records import plain
 from vaekit.reporting.comparison import Comparison
 from vaekit.reporting.comparison_tables import rules, sheets
@@ -33,15 +34,20 @@ def to_markdown(comparison: Comparison) -> str:
             [name, str(count), *(f"**{text}**" if best else text for text, best in cells)]
             for name, count, cells in zip(sheet.names, sheet.seeds, sheet.cells, strict=True)
         ]
-        lines += [f"### {sheet.data}", ""]
+        lines += [f"### {_plain(sheet.data)}", ""]
         lines += [_pipes(heads), "|---|--:|" + "--:|" * len(sheet.heads), *map(_pipes, rows), ""]
-        lines += [*(f"- {line}" for line in sheet.protocols), ""]
+        lines += [*(f"- {_plain(line)}" for line in sheet.protocols), ""]
     below = [*rules(comparison), *(f"Note: {note}." for note in comparison.notes)]
-    return "\n".join([*lines, *(f"- {line}" for line in below)]) + "\n"
+    return "\n".join([*lines, *(f"- {_plain(line)}" for line in below)]) + "\n"
 
 
 def _pipes(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(map(_plain, cells))} |"
+
+
+def _plain(text: str) -> str:
+    """Return text in which Markdown finds no column, no link and no HTML."""
+    return re.sub(r"([|\[<`])", r"\\\1", one_line(text))
 
 
 def to_latex(comparison: Comparison) -> str:
@@ -73,7 +79,7 @@ def _ampersands(cells: list[str]) -> str:
 
 def _latex(text: str) -> str:
     """Return text with what LaTeX takes for commands written out, and negative numbers with a minus sign."""
-    return re.sub(r"^-(?=[\d.])", "$-$", "".join(_LATEX.get(sign, sign) for sign in text))
+    return re.sub(r"^-(?=[\d.])", "$-$", "".join(_LATEX.get(sign, sign) for sign in one_line(text)))
 
 
 def to_json(comparison: Comparison) -> str:
@@ -159,7 +165,7 @@ def render(comparison: Comparison, kind: str) -> bytes:
         from vaekit.reporting.comparison_figure import draw_comparison
 
         return draw_comparison(comparison, format="svg" if kind == "svg" else "png")
-    return _WRITERS[kind](comparison).encode()
+    return _WRITERS[kind](comparison).encode("utf-8", "backslashreplace")
 
 
 # How a comparison is written, by the ending of the file.

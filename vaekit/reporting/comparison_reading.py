@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vaekit.errors import VaekitError
+from vaekit.errors import VaekitError, printable
 from vaekit.evaluation.records import digest, read_records
 from vaekit.reporting.record import RunRecord, mapping, read_record
 
@@ -21,7 +21,7 @@ TRAINING = "training"
 # What makes no other experiment of a run: where it ran, what it wrote, and the seed, over which figures are averaged.
 _FREE = {
     "about", "source", "data.root", "data.resident", "trainer.seed", "trainer.accelerator", "trainer.devices",
-    "trainer.nodes", "trainer.strategy", "trainer.tensorboard", "trainer.log_every", "trainer.checkpoint_every",
+    "trainer.nodes", "trainer.strategy", "trainer.loggers", "trainer.log_every", "trainer.checkpoint_every",
     "trainer.sample_every",
 }  # fmt: skip
 
@@ -118,12 +118,12 @@ def read_run(out: str | Path) -> ComparedRun:
     config, data = record.config, mapping(record.config.get("data"))
     return ComparedRun(
         out=record.out,
-        recipe=str(config.get("recipe") or "run"),
+        recipe=printable(str(config.get("recipe") or "run")),
         data=_name(data.get("name", "unknown")),
         seed=mapping(config.get("trainer")).get("seed", 0),
         settings={key: value for key, value in entries(config).items() if key not in _FREE},
         numbers=[*numbers, *_validation(record)],
-        notes=[(_title(each.metric, each.protocol), note) for each in records for note in each.notes],
+        notes=[(_title(each.metric, each.protocol), printable(note)) for each in records for note in each.notes],
         evaluated=bool(numbers),
         finished=bool(training) and not training.get("interrupted_by_signal"),
         checked=bool(now) or not any(hashes),
@@ -139,31 +139,31 @@ def entries(nested: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for key, value in nested.items():
-        name = f"{above}{key}"
+        name = printable(f"{above}{key}")
         if isinstance(value, Mapping) and value:
             found |= entries(value, f"{name}.")
         elif isinstance(value, float) and value.is_integer():
             found[name] = str(int(value))
         else:
-            found[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            found[name] = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return found
 
 
 def _title(metric: str, protocol: Mapping[str, Any]) -> str:
     """Return a metric's name, with the sampler where it has one: samples of other latents are another question."""
     sampler = protocol.get("sampler")
-    return f"{metric}[{sampler}]" if sampler else metric
+    return printable(f"{metric}[{sampler}]" if sampler else metric)
 
 
 def _name(data: Any) -> str:
     """Return a data set's name: the last part of a path."""
-    return Path(str(data)).name or str(data)
+    return printable(Path(str(data)).name or str(data))
 
 
 def _numbers(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
     """Yield the figures that can be columns: numbers and estimates, but no lists."""
     for key, value in values.items():
-        name = f"{above}{key}"
+        name = printable(f"{above}{key}")
         if isinstance(value, Mapping):
             if "mean" not in value or "standard_error" not in value:
                 yield from _numbers(value, f"{name}.")

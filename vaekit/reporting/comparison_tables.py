@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vaekit.errors import printable
 from vaekit.reporting.comparison import Comparison
 from vaekit.reporting.comparison_cells import Cell, Column
 from vaekit.reporting.comparison_notes import differences
@@ -73,6 +74,7 @@ def sheets(comparison: Comparison) -> Iterator[Sheet]:
             ]
             for column in part.columns
         ]
+        heads = [[printable(line) for line in head] for head in heads]  # A name may come from a file.
         yield Sheet(data, part, heads, names, seeds, cells, _footnotes(data, part, letters))
 
 

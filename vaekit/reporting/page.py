@@ -118,7 +118,9 @@ def embed_file(path: Path, largest: int) -> str | None:
 
     try:
         payload = path.read_bytes()
-        with Image.open(io.BytesIO(payload)) as image:
+        with Image.open(io.BytesIO(payload), formats=("PNG", "JPEG")) as image:
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                return None
             image.load()
             kind = (image.format or "").lower()
             if kind == "png" and len(payload) <= _SMALL:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from vaekit.data import PairedSplit, Split
 from vaekit.distributions.kl import space_of
+from vaekit.documents import read_json
 from vaekit.evaluation.protocol import Options
 from vaekit.evaluation.samplers import Sampler
 from vaekit.files import save_json, sha256
@@ -38,7 +38,7 @@ def is_current(out: str | Path) -> bool:
     """Whether a run directory has a portrait that was made with the weights that lie there."""
     out = Path(out)
     try:
-        portrait = json.loads((out / "latent.json").read_text(encoding="utf-8"))
+        portrait = read_json(out / "latent.json")
         return bool(portrait["format"] == FORMAT and portrait["weights_sha256"] == sha256(out / "model.safetensors"))
     except (OSError, ValueError, TypeError, KeyError):
         return False

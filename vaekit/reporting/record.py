@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vaekit.errors import VaekitError
+from vaekit.documents import parse_json, parse_yaml, read_text
+from vaekit.errors import VaekitError, printable
 from vaekit.evaluation.records import Record, read_records
 from vaekit.files import sha256
 
 __all__ = ["RunRecord", "read_record"]
 
+_LONGEST = 80  # signs in the name of a term
 _EPOCH_PICTURE = re.compile(r"epoch-(\d+)-(.+)\.png")
 
 
@@ -94,8 +93,8 @@ def read_record(out: str | Path) -> RunRecord:
     problems: list[str] = []
     config_text = _text(out / "config.yaml", problems)
     try:
-        config = yaml.safe_load(config_text)
-    except yaml.YAMLError:
+        config = parse_yaml(config_text)
+    except VaekitError:
         problems.append("config.yaml is not readable YAML.")
         config = {}
     environment = _json(out / "environment.json", problems)
@@ -126,31 +125,35 @@ def read_record(out: str | Path) -> RunRecord:
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return mapping(json.loads(_text(path, problems) or "{}"))
-    except ValueError:
+        return mapping(parse_json(_text(path, problems) or "{}"))
+    except VaekitError:
         problems.append(f"{path.name} is not readable JSON.")
         return {}
 
 
 def _text(path: Path, problems: list[str]) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    if not path.is_file():
         problems.append(f"{path.name} is missing.")
-    except OSError as error:
-        problems.append(f"{path.name} cannot be read ({error.strerror}).")
-    return ""
+        return ""
+    try:
+        # A long run writes many lines of metrics.
+        return read_text(path, 2**31, "replace") if path.suffix == ".jsonl" else read_text(path, errors="replace")
+    except VaekitError as error:
+        problems.append(f"{error}.")
+        return ""
 
 
 def _lines(text: str, problems: list[str]) -> list[dict[str, Any]]:
     lines, damaged = [], 0
     for raw in filter(str.strip, text.splitlines()):
         try:
-            line = json.loads(raw)
-        except ValueError:
+            line = parse_json(raw)
+        except VaekitError:
             line = None
         if isinstance(line, dict) and isinstance(line.get("split"), str) and isinstance(line.get("step"), int):
-            lines.append(line)
+            # Their names are drawn, and some signs cannot be.
+            named = {printable(key)[:_LONGEST]: value for key, value in line.items()}
+            lines.append({**named, "split": printable(line["split"])[:_LONGEST]})
         else:
             damaged += 1
     if damaged:

@@ -130,7 +130,7 @@ def _latents(named: dict[str, RunRecord]) -> Iterator[str]:
         yield f"<h3>{escape(name)}</h3><p>{escape(activity(record))}</p>"
         try:
             yield f'<div class="curves">{"".join(unit_bars(record.latent))}</div>'
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             yield notice(f"latent.json of {name} is damaged: remove it, and `vaekit report` makes it again.")
 
 

@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
         >>> [duration(seconds) for seconds in (4.21, 75, 3600, 200000)]
         ['4.2 s', '1 min 15 s', '1 h 0 min', '2 d 7 h']
     """
-    if seconds < 59.95:
+    if seconds < 59.95 or not math.isfinite(seconds):
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:

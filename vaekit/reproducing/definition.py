@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError, model_validator
 
 from vaekit.config import RunConfig, read_recipe, resolve
+from vaekit.documents import read_yaml
 from vaekit.errors import VaekitError, suggest
 from vaekit.reproducing.parts import Evaluation, Figure, Measured, Row, Schedule, Source, Strict
 from vaekit.sources import BY_FEATURES
@@ -143,12 +143,9 @@ def read_table(name_or_file: str | Path) -> Table:
         path = _TABLES / f"{name_or_file}.yaml"
     elif path.suffix not in (".yaml", ".yml"):
         raise VaekitError(f"unknown table '{name_or_file}': {suggest(str(name_or_file), table_names())}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise VaekitError(f"there is no file {path}: give one that exists, or a table by name") from error
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VaekitError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not path.exists():
+        raise VaekitError(f"there is no file {path}: give one that exists, or a table by name")
+    content = read_yaml(path)
     if not isinstance(content, Mapping):
         raise VaekitError(f"{path} must hold the definition of a table, not {type(content).__name__}")
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vaekit.documents import read_json
 from vaekit.errors import VaekitError
 from vaekit.evaluation.records import Record, read_records
 from vaekit.files import sha256
@@ -47,9 +47,9 @@ def read_stamp(out: Path, asked: Mapping[str, Any]) -> Stamp | None:
     if not is_finished(out):
         return None
     try:
-        stamp = Stamp(**json.loads((out / STAMP).read_text(encoding="utf-8")))
+        stamp = Stamp(**read_json(out / STAMP))
         datetime.date.fromisoformat(stamp.date)
-    except (OSError, ValueError, TypeError):
+    except (ValueError, TypeError):
         return None
     there = [[record.metric, record.digest] for record in read_records(out)]
     good = all(record in there for record in stamp.records)
@@ -133,7 +133,7 @@ def measured(
             for figure in table.figures:
                 if (value := figure_of(figure, records)) is not None:
                     found.setdefault(figure.heading, []).append(value)
-            environment = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+            environment = read_json(out / "environment.json")
             trained.append(environment["training"])
             dates.append(datetime.date.fromisoformat(stamp.date))
             machines.append(_machine(environment))

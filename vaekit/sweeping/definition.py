@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import yaml
 
 from vaekit.config import RunConfig, resolve
+from vaekit.documents import read_yaml
 from vaekit.errors import VaekitError, suggest
 from vaekit.files import save_text
 from vaekit.sweeping.space import Option, as_texts, read_space, written
@@ -176,13 +177,13 @@ class Definition:
         """
         path = folder / _FILE
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = read_yaml(path)
             version = content.pop("format")
             if version == _FORMAT:
                 return cls(**{**content, "config": RunConfig(**content["config"])})
         except VaekitError:
             raise
-        except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise VaekitError(f"{path} is not the definition of a sweep: restore it, or start another sweep") from error
         raise VaekitError(f"{path} has format {version}, and this version reads {_FORMAT}: start another sweep")
 

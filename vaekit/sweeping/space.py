@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import yaml
-
 from vaekit.config import as_number
+from vaekit.documents import parse_yaml
 from vaekit.errors import VaekitError
 
 __all__ = ["Choices", "Option", "Span", "as_texts", "read_option", "read_space", "written"]
@@ -146,8 +145,8 @@ def read_option(key: str, spec: str | Sequence[Any]) -> Option:
     if isinstance(spec, str) and (match := _RANGE.fullmatch(spec)):
         return _span(key, spec, match)
     try:
-        values = yaml.safe_load(f"[{spec}]") if isinstance(spec, str) else list(spec)
-    except yaml.YAMLError as error:
+        values = parse_yaml(f"[{spec}]") if isinstance(spec, str) else list(spec)
+    except VaekitError as error:
         raise VaekitError(f"cannot sweep over {key}: '{spec}' is not YAML; {_KINDS}") from error
     by_text = {written(value): value for value in map(as_number, values)}
     if len(by_text) < max(len(values), 2):
@@ -157,11 +156,11 @@ def read_option(key: str, spec: str | Sequence[Any]) -> Option:
 
 def _span(key: str, spec: str, match: re.Match[str]) -> Span:
     try:
-        low, high = (as_number(yaml.safe_load(match[end])) for end in (1, 2))
+        low, high = (as_number(parse_yaml(match[end])) for end in (1, 2))
         numbers = all(
             isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in (low, high)
         )
-    except yaml.YAMLError:
+    except VaekitError:
         numbers = False
     if not numbers:
         raise VaekitError(f"cannot sweep over {key}: '{spec}' is no range of numbers; {_KINDS}")
@@ -193,8 +192,8 @@ def written(value: Any) -> str:
     """
     if isinstance(value, str):
         try:
-            if as_number(yaml.safe_load(value)) == value:
+            if as_number(parse_yaml(value)) == value:
                 return value
-        except yaml.YAMLError:
+        except VaekitError:
             pass
     return json.dumps(value, ensure_ascii=False)

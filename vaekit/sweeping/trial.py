@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.data.dataset import Progress
+from vaekit.documents import read_json
 from vaekit.errors import VaekitError, suggest
 from vaekit.evaluation.records import digest
 from vaekit.files import save_json
@@ -143,7 +143,7 @@ def _evaluation(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _say_pruned(place: Path, last: Mapping[str, Any]) -> None:
     """Write into the run directory why its training ended."""
-    environment = json.loads((place / "environment.json").read_text(encoding="utf-8"))
+    environment = read_json(place / "environment.json")
     environment["notes"] = [
         *environment.get("notes", []),
         f"the sweep ended this run after epoch {last['epoch'] + 1}: its validation loss was worse than the median of "

@@ -58,7 +58,8 @@ def latent(record: RunRecord) -> Iterator[str]:
     yield "<h2>Latent space</h2>"
     try:
         notes = [f"<p>{escape(note)}</p>" for note in record.latent.get("notes") or []]
-        parts = [*notes, *_units(record), *_histograms(record.latent, record.evaluation), *_pictures(record)]
+        with np.errstate(all="ignore"):  # Numbers may be absurd.
+            parts = [*notes, *_units(record), *_histograms(record.latent, record.evaluation), *_pictures(record)]
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         parts = [notice("latent.json is damaged: remove it, and `vaekit report` makes it again.")]
     yield from parts
