@@ -180,7 +180,11 @@ class Definition:
             content = read_yaml(path)
             version = content.pop("format")
             if version == _FORMAT:
-                return cls(**{**content, "config": RunConfig(**content["config"])})
+                found = cls(**{**content, "config": RunConfig(**content["config"])})
+                if not all(isinstance(part, str) for pair in found.over.items() for part in pair):
+                    raise TypeError("options and their values are words")
+                found.evaluation.items()
+                return found
         except VaekitError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
