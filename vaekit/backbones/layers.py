@@ -168,7 +168,9 @@ class Downsample(nn.Module):
         kernel = self.conv.kernel_size[0]
         totals = [max((-(-size // 2) - 1) * 2 + kernel - size, 0) for size in x.shape[2:]]
         (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
-        return self.conv(F.pad(x, (left, right, top, bottom)))
+        if (top, left) != (bottom, right):
+            x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
+        return F.conv2d(x, self.conv.weight, self.conv.bias, self.conv.stride, (top, left))  # No copy with the zeros.
 
 
 class Upsample(nn.Module):
