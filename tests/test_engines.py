@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,27 @@ def test_ranks_follow_the_curve_of_one(tmp_path: Path, ranks: int) -> None:
     for recipe, curve in found.items():
         assert len(curve) == 8
         assert_alike(curve, expected[recipe], rel=1e-5)
+
+
+def test_nodes_started_by_hand_share_one_run(tmp_path: Path) -> None:
+    """Only the first node's process writes and speaks, also before the two have met."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "vaekit.cli.main", "run", "vae", "--out", str(tmp_path / "run"), "--nodes", "2"]
+    command += ["--set", "trainer.max_steps=6", "--set", "trainer.log_every=1"]
+    nodes = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**ENVIRONMENT, "NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        ) for rank in (0, 1)
+    ]  # fmt: skip
+    said = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert f"done: {tmp_path / 'run'}" in said[0][0]
+    assert said[1][0] == ""
+    assert [line["step"] for line in lines(tmp_path / "run", "train")] == [1, 2, 3, 4, 5, 6]
+    assert vk.Run.load(tmp_path / "run").config.trainer["nodes"] == 2
 
 
 @pytest.fixture(scope="module")

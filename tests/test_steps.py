@@ -230,3 +230,22 @@ def test_weights_that_a_gradient_spoilt_are_never_kept(tmp_path: Path) -> None:
     state = load(tmp_path)
     assert state["step"] == 0
     assert all(value.isfinite().all() for value in state["model"].values())
+
+
+# ---- what the best checkpoint is the best at -----------------------------------------------------------------------
+
+
+def test_validation_weighs_terms_as_the_last_step_does() -> None:
+    """A warm-up from 0 to 2: every validation loss has the weight 2, every training loss its own."""
+    weight = {"name": "linear", "start": 0.0, "end": 2.0, "portion": 1.0}
+    overlay = {"regularizers": {"kl": {"weight": weight}}, "data": {"batch_size": 256}}
+    run = vk.Run(tiny("vae", **overlay, trainer={"epochs": 3, "max_steps": None, "log_every": 1}))
+    trainer, model, objective = run.prepare()
+    fit = trainer.fit(model, objective, run.data, batch_size=256)
+    ratio: dict[str, list[float]] = {"train": [], "valid": []}
+    for line in fit.metrics:
+        ratio[line["split"]].append((line["loss"] - line["reconstruction"]) / line["kl"])
+    assert len(ratio["valid"]) == 3
+    assert ratio["valid"] == pytest.approx([2.0] * 3, abs=1e-4)
+    assert ratio["train"] == sorted(ratio["train"])
+    assert ratio["train"][0] == 0.0

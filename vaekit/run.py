@@ -280,12 +280,13 @@ class Run:
             raise VaekitError(f"{out} is not a run directory: it has no config.yaml")
         run = cls(resolve(read_recipe(out)), out, offline=offline, progress=progress)
         weights = load_tensors(out / "model.safetensors")
+        with pretrained_weights("nowhere"):
+            expected = run.model.state_dict()
         try:
-            with pretrained_weights("nowhere"):
-                for name, value in run.model.state_dict().items():
-                    if name in weights and weights[name].dtype != value.dtype:
-                        raise RuntimeError(f"{name} is of another type")
-                run.model.load_state_dict(weights)
+            for name, value in expected.items():
+                if name in weights and weights[name].dtype != value.dtype:
+                    raise RuntimeError(f"{name} is of another type")
+            run.model.load_state_dict(weights)
         except RuntimeError as error:
             raise VaekitError(f"the weights in {out} are not those of its config.yaml: restore one of them") from error
         run._trained = run.model.eval()

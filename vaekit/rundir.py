@@ -36,8 +36,9 @@ _LONGEST = 100  # signs in the name of a folder
 
 def is_leader() -> bool:
     """Whether this process is the one that writes and speaks, also before the ranks have met."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return int(next((rank for rank in ranks if rank is not None), "0")) == 0
+    # torchrun gives the rank among all; otherwise the first process is first on its node, and its node the first.
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return all(int(os.environ.get(name, "0")) == 0 for name in names)
 
 
 def settle(config: RunConfig, out: Path | None, resume: bool, leader: bool) -> Path:
