@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekit.backbones.conv import Conv
-from vaekit.backbones.layers import Downsample, FrozenAffine, Pointwise, Upsample, image_sizes, norm_layer
+from vaekit.backbones.layers import FrozenAffine, norm_layer
 from vaekit.backbones.mlp import MLP
+from vaekit.backbones.resampling import Downsample, Pointwise, Upsample, image_sizes
 from vaekit.backbones.resnetv2 import ResNetV2
 from vaekit.errors import VaekitError
 from vaekit.registry import backbones

@@ -11,17 +11,15 @@ from torch import nn
 
 from vaekit.backbones.base import Backbone
 from vaekit.backbones.layers import (
-    Downsample,
     Norm,
     SequentialDecoder,
     SequentialEncoder,
-    Upsample,
     channels_last,
-    image_sizes,
     norm_layer,
     require_choice,
     require_positive,
 )
+from vaekit.backbones.resampling import Downsample, Upsample, image_sizes
 from vaekit.registry import backbones
 
 __all__ = ["Conv"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekit.backbones.base import Decoder, Encoder
-from vaekit.backbones.layers import Downsample
+from vaekit.backbones.resampling import Downsample
 
 if TYPE_CHECKING:
     from vaekit.backbones.autoencoder_kl import AutoencoderKL

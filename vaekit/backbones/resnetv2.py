@@ -13,19 +13,16 @@ from vaekit.backbones.base import Backbone
 from vaekit.backbones.layers import (
     Init,
     Norm,
-    Padding,
-    Pointwise,
     SequentialDecoder,
     SequentialEncoder,
-    Upsample,
     channels_last,
-    image_sizes,
     initialise,
     norm_layer,
     require_choice,
     require_layers,
     require_positive,
 )
+from vaekit.backbones.resampling import Padding, Pointwise, Upsample, image_sizes
 from vaekit.registry import backbones
 
 __all__ = ["ResNetV2", "Sum"]

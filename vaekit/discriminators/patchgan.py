@@ -8,18 +8,8 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from vaekit.backbones.layers import (
-    Downsample,
-    Init,
-    Norm,
-    Padding,
-    channels_last,
-    image_sizes,
-    initialise,
-    norm_layer,
-    require_choice,
-    require_positive,
-)
+from vaekit.backbones.layers import Init, Norm, channels_last, initialise, norm_layer, require_choice, require_positive
+from vaekit.backbones.resampling import Downsample, Padding, image_sizes
 from vaekit.discriminators.base import Discriminator
 from vaekit.errors import VaekitError
 from vaekit.registry import discriminators
