@@ -88,7 +88,7 @@ def test_heads_name_protocols_apart_and_footnotes_tell_them(found: Comparison) -
     assert digits.heads == [
         ["likelihood", "log p(x) ↑", "180 samples", "(a)"],
         ["likelihood", "log p(x) ↑", "1,000 samples", "(b)"],
-        ["KID", "of prior", "KID ↓", "(c)"],
+        ["KID ↓", "of prior", "(c)"],
     ]
     assert mnist.heads == [["likelihood", "log p(x) ↑", "(d)"]]
     assert digits.protocols[0].startswith("all on digits: data digits, ")

@@ -65,14 +65,7 @@ def sheets(comparison: Comparison) -> Iterator[Sheet]:
             for row, count in zip(part.rows, seeds, strict=True)
         ]
         heads = [
-            [
-                title_of(column.bare),
-                *([f"of {column.sampler}"] if column.sampler else []),
-                f"{figure_title(column.figure, column.protocol)}{_ARROWS[column.better]}",
-                *_apart(column, part.columns),
-                f"({letters[column.key[2]]})",
-            ]
-            for column in part.columns
+            [*_named(column), *_apart(column, part.columns), f"({letters[column.key[2]]})"] for column in part.columns
         ]
         heads = [[printable(line) for line in head] for head in heads]  # A name may come from a file.
         yield Sheet(data, part, heads, names, seeds, cells, _footnotes(data, part, letters))
@@ -127,6 +120,14 @@ def print_table(comparison: Comparison, console: Console) -> None:
             console.print(Text(line))
     for line in [*rules(comparison, "Bold and *"), *(f"note: {note}" for note in comparison.notes)]:
         console.print(Text(line))
+
+
+def _named(column: Column) -> list[str]:
+    """Return a metric, what it is of, and its figure; one line of them where the figure says the metric's name."""
+    metric = title_of(column.bare)
+    figure = f"{figure_title(column.figure, column.protocol)}{_ARROWS[column.better]}"
+    of = [f"of {column.sampler}"] if column.sampler else []
+    return [figure, *of] if figure.startswith(metric) else [metric, *of, figure]
 
 
 def _apart(column: Column, columns: list[Column]) -> list[str]:
