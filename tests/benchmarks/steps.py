@@ -198,7 +198,10 @@ def draw(found: dict[str, dict[str, list[float]]], figure: Path) -> None:
             axis.loglog(sizes, heights, "o-", base=2)
             axis.loglog(sizes, [heights[-1] * size / sizes[-1] for size in sizes], ":", color="grey", base=2)
             axis.set_ylabel(label)
+            for ticks in (axis.xaxis, axis.yaxis):
+                ticks.set_major_formatter("{x:g}")
             axis.grid(alpha=0.3)
+            axis.tick_params(axis="x", labelsize=8)
         column[0].set_title(name.split(" (")[0], fontsize=10)
     plt.savefig(figure, dpi=90)
 
