@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import statistics
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -402,6 +404,11 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], tiny: Path, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert SENTENCES[arguments] in line
     assert not (tiny / "reproductions").exists()
+
+
+def test_the_list_needs_no_torch() -> None:
+    code = "import sys; from vaekit.cli.main import app; app(standalone_mode=False); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, "reproduce"], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_the_list(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
