@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,13 +12,28 @@ from torch import Tensor
 
 from vaekit.errors import VaekitError
 
-__all__ = ["all_max", "all_mean", "rank_errors", "world_size"]
+__all__ = ["all_max", "all_mean", "leave_at_exit", "rank_errors", "world_size"]
 
 
 def world_size() -> int:
     """Return the number of ranks of the running process group, 1 without one."""
     ready = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if ready else 1
+
+
+def leave_at_exit() -> None:
+    """Let this process leave its group before it ends: threads of gloo that still listen abort it now and then.
+
+    Fabric does so for NCCL alone.
+    """
+    atexit.unregister(_leave)  # Once, however often it is asked for.
+    if world_size() > 1 and torch.distributed.get_backend() == "gloo":
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class _AllReduceMean(torch.autograd.Function):

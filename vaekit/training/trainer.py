@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from vaekit.data import Dataset, make_batches
-from vaekit.distributed import rank_errors
+from vaekit.distributed import leave_at_exit, rank_errors
 from vaekit.errors import VaekitError, memory_errors
 from vaekit.files import storage_errors
 from vaekit.models import Model
@@ -169,6 +169,7 @@ class Trainer:
         """Start the processes of this run and return the engine; with several, each one returns from here."""
         fabric = self.engine()
         fabric.launch()
+        leave_at_exit()
         return fabric
 
     def fit(
