@@ -6,12 +6,14 @@ import socket
 from pathlib import Path
 
 import pyro.distributions as dist
+import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing as mp
 
 from vaekit.latents import Latents
 from vaekit.regularizers.population import PopulationKL, population_moments
+from vaekit.rundir import is_leader
 
 BATCH, DIM = 12, 5
 
@@ -60,3 +62,20 @@ def test_two_ranks_equal_the_joint_batch(tmp_path: Path) -> None:
         # Data-parallel training averages gradients over ranks: twice the average is the joint gradient, rank by rank.
         for place, joint in ((3, of_loc), (4, of_scale)):
             assert torch.allclose(torch.cat([rank[index][place] for rank in ranks]) / 2, joint, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("environment", "several", "leads"),
+    [({}, False, True), ({"LOCAL_RANK": "1"}, False, False), ({"RANK": "8", "LOCAL_RANK": "0"}, True, False),
+     ({"RANK": "0", "NODE_RANK": "1"}, True, True), ({"SLURM_PROCID": "3"}, False, False),
+     ({"NODE_RANK": "1"}, True, False), ({"NODE_RANK": "1"}, False, True)],
+)  # fmt: skip
+def test_one_process_leads(
+    environment: dict[str, str], several: bool, leads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of a machine counts where a run has several."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_leader(several) == leads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,16 +53,20 @@ def _read(path: Path, largest: int, errors: str = "strict") -> str:
         raise _UnreadableError(error.strerror or str(error)) from error
 
 
+def _document(path: Path, largest: int, parse: Callable[[str], Any], kind: str) -> Any:
+    try:
+        return parse(_read(path, largest))
+    except _UnreadableError as error:
+        raise VaekitError(f"{path} is not readable {kind}: {error}") from error
+
+
 def read_yaml(path: str | Path) -> Any:
     """Return what a YAML file holds.
 
     Raises:
         VaekitError: As `read_text` and `parse_yaml`.
     """
-    try:
-        return parse_yaml(_read(Path(path), _YAML_BYTES))
-    except _UnreadableError as error:
-        raise VaekitError(f"{path} is not readable YAML: {error}") from error
+    return _document(Path(path), _YAML_BYTES, parse_yaml, "YAML")
 
 
 def parse_yaml(text: str) -> Any:
@@ -89,9 +94,9 @@ def parse_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise _UnreadableError(" ".join(str(error).split())) from error
+    except _UnreadableError:
+        raise
     except (ValueError, LookupError, OverflowError) as error:
-        if isinstance(error, _UnreadableError):
-            raise
         raise _UnreadableError(f"a value is none of its type ({error})") from error
 
 
@@ -101,10 +106,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         VaekitError: As `read_text` and `parse_json`.
     """
-    try:
-        return parse_json(_read(Path(path), _JSON_BYTES))
-    except _UnreadableError as error:
-        raise VaekitError(f"{path} is not readable JSON: {error}") from error
+    return _document(Path(path), _JSON_BYTES, parse_json, "JSON")
 
 
 def parse_json(text: str) -> Any:

@@ -151,7 +151,7 @@ class Run:
         Raises:
             VaekitError: A part, an option, the data or the directory is not right; the sentence says what to do.
         """
-        leader = rundir.is_leader()
+        leader = rundir.is_leader(self.config.trainer.get("nodes", 1) != 1)
         loader = self._loader_options()
         self.config = self.config.model_copy(update={"data_shape": self.data.shape, "data_values": self.data.values})
         out = self.out = rundir.settle(self.config, self.out, resume, leader)

@@ -34,10 +34,15 @@ _FREE = {
 _LONGEST = 100  # signs in the name of a folder
 
 
-def is_leader() -> bool:
-    """Whether this process is the one that writes and speaks, also before the ranks have met."""
-    # torchrun gives the rank among all; otherwise the first process is first on its node, and its node the first.
-    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+def is_leader(several: bool = False) -> bool:
+    """Whether this process is the one that writes and speaks, also before the ranks have met.
+
+    Arguments:
+        several: Whether the run has several machines. `NODE_RANK`, the number of this one, counts then alone: a machine
+            may have one that a run on it has nothing to do with.
+    """
+    # torchrun gives the rank among all; otherwise the first process is first on its machine, and that the first one.
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "SLURM_PROCID", *(["NODE_RANK"] if several else []))
     return all(int(os.environ.get(name, "0")) == 0 for name in names)
 
 

@@ -57,11 +57,12 @@ def run(
     made = Run(config, out, offline=offline, progress=decode_progress(console))
     command = shlex.join(["vaekit", *sys.argv[1:]])
     fit = made.fit(resume=resume, listeners=[Progress(console)], command=command, profile=profile)
+    leader = is_leader(config.trainer.get("nodes", 1) != 1)
     if fit.signal:
-        if is_leader():
+        if leader:
             typer.echo(f"stopped at step {fit.steps}; go on with: vaekit run {made.out} --resume")
         raise typer.Exit(128 + fit.signal)
-    if is_leader():
+    if leader:
         typer.echo(f"done: {made.out} (look at {made.out}/report.html)")
         if profile:
             typer.echo(f"where the time of a step goes: {made.out}/profile/summary.html")

@@ -218,9 +218,8 @@ class Loop:
         with _fixed_rng(session.fabric.device, options.seed):
             meter: dict[str, float] = {}
             for x in self.valid.epoch(0):
-                with (
-                    self.step.autocast()
-                ):  # Weights of the last step: epochs of a warm-up compare, and "best" means it.
+                # With the weights of the last step: epochs of a warm-up compare, and the best one is what it says.
+                with self.step.autocast():
                     output = session.objective.run(model, x, self.steps)
                     _, _, terms = session.objective.evaluate(output, x, self.steps)
                 for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):
