@@ -11,6 +11,7 @@ from torch import nn
 
 from vaekit.backbones.base import Backbone
 from vaekit.backbones.layers import (
+    Maps,
     Norm,
     SequentialDecoder,
     SequentialEncoder,
@@ -82,7 +83,11 @@ class Conv(Backbone):
         channels = self._channels(len(sizes) - 1)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([data_shape[0], *channels]):
-            layers += [Downsample(inputs, outputs, 4, bias=self._bias), norm_layer(self.norm, outputs), nn.ReLU()]
+            layers += [
+                Downsample(inputs, outputs, 4, bias=self._bias),
+                norm_layer(self.norm, outputs),
+                nn.ReLU(inplace=True),
+            ]
         return channels_last(SequentialEncoder(*layers, features=channels[-1] * math.prod(sizes[-1])))
 
     def decoder(self, latent_dim: int, decoded_shape: tuple[int, ...]) -> SequentialDecoder:
@@ -92,15 +97,15 @@ class Conv(Backbone):
         start = (channels[0], *sizes[0])
         layers: list[nn.Module] = [
             nn.Linear(latent_dim, math.prod(start)),
-            nn.Unflatten(1, start),
+            Maps(start),
             norm_layer(self.norm, channels[0]),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ]
         widths = pairwise([*channels, channels[-1]])
         for (inputs, outputs), (source, target) in zip(widths, pairwise(sizes), strict=True):
             layers += [
                 Upsample(inputs, outputs, source, target, 4, bias=self._bias),
                 norm_layer(self.norm, outputs),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             ]
         return channels_last(SequentialDecoder(*layers, nn.Conv2d(channels[-1], decoded_shape[0], 3, padding=1)))

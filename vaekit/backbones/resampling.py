@@ -120,19 +120,25 @@ class Upsample(nn.Module):
         starts = [total // 2 if padding == "same" else (kernel - 1) // 2 for total in totals]
         # `padding` of a transposed convolution drops as much at the end as at the start, and `output_padding` gives
         # some of the end back; what is still too much at the end is sliced off in `forward`.
+        self.padding = starts[0], starts[1]
         self.conv = nn.ConvTranspose2d(
             inputs,
             outputs,
             kernel,
             stride=2,
-            padding=(starts[0], starts[1]),
+            padding=self.padding,
             output_padding=(max(2 * starts[0] - totals[0], 0), max(2 * starts[1] - totals[1], 0)),
             bias=bias,
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the target size from x (B, inputs, *source)."""
-        return self.conv(x)[..., : self.target[0], : self.target[1]]
+        conv = self.conv
+        y = F.conv_transpose2d(x, conv.weight, None, conv.stride, self.padding, conv.output_padding)
+        if conv.bias is not None:
+            # oneDNN's own gradient of the bias takes nearly as long as that of the kernel, where channels lie last.
+            y += conv.bias[:, None, None]
+        return y[..., : self.target[0], : self.target[1]]
 
 
 def image_sizes(shape: tuple[int, ...], part: str, remedy: str = "use `backbone: mlp`") -> list[tuple[int, int]]:

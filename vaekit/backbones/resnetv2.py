@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vaekit.backbones.base import Backbone
 from vaekit.backbones.layers import (
     Init,
+    Maps,
     Norm,
     SequentialDecoder,
     SequentialEncoder,
@@ -144,7 +145,7 @@ class ResNetV2(Backbone):
         outputs = decoded_shape[0]
         layers: list[nn.Module] = [
             nn.Linear(latent_dim, math.prod(start)),
-            nn.Unflatten(1, start),
+            Maps(start),
             nn.Conv2d(self.latent_channels, self.width, 3, padding=1),
         ]
         for source, target in pairwise(sizes):
