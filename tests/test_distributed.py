@@ -1,8 +1,9 @@
-"""Batch moments over two ranks equal those of the joint batch, gradients included."""
+"""Two ranks: batch moments equal those of the joint batch, large layers are shared out, and one process leads."""
 
 from __future__ import annotations
 
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import pyro.distributions as dist
@@ -10,10 +11,16 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing as mp
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
+from vaekit.backbones.layers import SequentialDecoder
 from vaekit.latents import Latents
 from vaekit.regularizers.population import PopulationKL, population_moments
 from vaekit.rundir import is_leader
+from vaekit.training.activations import checkpoint_activations
+from vaekit.training.sharded import sharding, whole
 
 BATCH, DIM = 12, 5
 
@@ -79,3 +86,41 @@ def test_one_process_leads(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_leader(several) == leads
+
+
+def network() -> SequentialDecoder:
+    torch.manual_seed(0)
+    sizes = (3, 1024, 1024, 1024, 4)
+    return SequentialDecoder(*(layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.Tanh())))
+
+
+def share_out(rank: int, world: int, port: int, folder: str) -> None:
+    """Keep which layers are whole after the forward pass, and the gradients."""
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", world_size=world, rank=rank)
+    strategy, found = sharding(world), {}
+    mesh = init_device_mesh("cpu", (world,), mesh_dim_names=("data_parallel",))
+    for checkpointed in (False, True):
+        shared = network()
+        if checkpointed:
+            checkpoint_activations([shared])
+        strategy._parallelize_fn(shared, mesh)
+        value = shared(torch.eye(world, 3)[rank : rank + 1]).square().sum()
+        shown = [not isinstance(layer.weight, DTensor) for layer in shared.layers if isinstance(layer, nn.Linear)]
+        value.backward()
+        found[str(checkpointed)] = shown, [whole(p.grad) for p in shared.parameters()]
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_large_layers_are_whole_for_their_turn_only(tmp_path: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(share_out, (2, port, str(tmp_path)), nprocs=2)
+    alone = network()
+    (alone(torch.eye(2, 3)).square().sum() / 2).backward()  # Gradients are means over ranks.
+    for shown, gradients in torch.load(tmp_path / "found.pt", weights_only=True).values():
+        assert shown == [True, False, False, True]
+        for gradient, parameter in zip(gradients, alone.parameters(), strict=True):
+            assert torch.allclose(gradient, parameter.grad, rtol=1e-4, atol=1e-7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import pairwise
@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 from vaekit.errors import VaekitError
 
-__all__ = ["checkpoint_activations"]
+__all__ = ["checkpoint_activations", "longest_chains"]
 
 
-def checkpoint_activations(networks: Sequence[nn.Module]) -> None:
+def checkpoint_activations(networks: Iterable[nn.Module]) -> None:
     r"""Let the longest chain of layers of each network keep the activations at about $\sqrt n$ of its $n$ layers only.
 
     The layers between are computed twice, once more in the backward pass: about a third more work a step for a
@@ -41,17 +41,20 @@ def checkpoint_activations(networks: Sequence[nn.Module]) -> None:
         >>> bool((network(torch.ones(2, 4)) == expected).all())
         True
     """
-    chains = []
-    for network in networks:
-        found = [module for module in network.modules() if type(module) is nn.Sequential and len(module) >= 4]
-        if found:
-            chains.append(max(found, key=len))
+    chains = longest_chains(networks)
     if not chains:
         raise VaekitError(
             "trainer.activation_checkpointing finds no chain of four layers or more in these networks: set it to false"
         )
     for chain in chains:
         chain.__class__ = _Checkpointed
+
+
+def longest_chains(networks: Iterable[nn.Module]) -> list[nn.Sequential]:
+    """Return the longest chain of layers of each network, if it has four layers or more."""
+    found = [[part for part in network.modules() if isinstance(part, nn.Sequential)] for network in networks]
+    longest = [max(chains, key=len) for chains in found if chains]
+    return [chain for chain in longest if len(chain) >= 4]
 
 
 class _Checkpointed(nn.Sequential):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,15 +13,22 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vaekit.distributed import world_size
+from vaekit.models import Model
+from vaekit.training.activations import longest_chains
 
 __all__ = ["Opened", "Shown", "any_rank", "local", "shared_out", "sharding", "whole"]
+
+
+_LARGE = 2**20  # numbers: 4 MiB
 
 
 def sharding(ranks: int) -> ModelParallelStrategy:
     """Return the engine's strategy that shares every module out among the ranks.
 
-    A module is gathered for its forward pass and stays whole until its gradient is there: objectives may use weights
-    outside of `forward` (the last layer of an adaptive adversary, the matrix of an exact expectation).
+    A large layer of a network's chain is gathered when its turn comes, in the forward pass and in the backward pass,
+    and given away after it, while the next one is on its way. All else is gathered for the forward pass and stays whole
+    until its gradient is there: objectives may use weights outside of `forward` (the last layer of an adaptive
+    adversary, the matrix of an exact expectation).
 
     Arguments:
         ranks: All processes of the run.
@@ -31,23 +38,33 @@ def sharding(ranks: int) -> ModelParallelStrategy:
 
 def _share(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
     module.to(memory_format=torch.contiguous_format)  # The only layout that torch shares out.
-    fully_shard(module, mesh=mesh["data_parallel"], reshard_after_forward=False)
+    ranks = mesh["data_parallel"]
+    for layer in _large_layers(module.module.networks() if isinstance(module, Shown) else (module,)):
+        fully_shard(layer, mesh=ranks)
+    fully_shard(module, mesh=ranks, reshard_after_forward=False)
     return module
 
 
+def _large_layers(networks: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """Yield the layers of the networks' chains that are worth a transfer of their own, but for the last one."""
+    for chain in longest_chains(networks):
+        layers = [layer for layer in chain if list(layer.parameters())]
+        yield from (layer for layer in layers[:-1] if sum(p.numel() for p in layer.parameters()) >= _LARGE)
+
+
 class Shown(nn.Module):
-    """A module whose forward pass returns, beside its record, the tensors in it, on which the engine hangs its hooks.
+    """A model whose forward pass returns, beside its record, the tensors in it, on which the engine hangs its hooks.
 
     Arguments:
-        module: The module; its parameters keep their names in it.
+        module: The model; its parameters keep their names in it.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Model) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, *inputs: Any, **options: Any) -> tuple[Any, list[Tensor]]:
-        """Return what the module returns, and its tensors."""
+        """Return what the model returns, and its tensors."""
         output = self.module(*inputs, **options)
         return output, list(_tensors(output))
 
