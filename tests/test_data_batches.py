@@ -93,11 +93,16 @@ def test_reading_thread_ends_with_the_epoch() -> None:
     assert threading.active_count() == before
 
 
-def test_last_batch() -> None:
+def test_batches_that_leave_nothing_out() -> None:
     assert len(loader(numbered(10), 4)) == 2
     smaller = loader(numbered(10), 4, drop_last=False, shuffle=False)
-    assert [len(batch) for batch in smaller.epoch(0)] == [4, 4, 2]
+    assert [len(batch) for batch in smaller.epoch(0)] == [3, 3, 4]
     assert len(smaller) == 3
+    for count, size, world in ((4001, 5, 1), (61, 5, 2), (100, 8, 3)):  # No last batch of one.
+        ranks = [loader(numbered(count), size, drop_last=False, rank=rank, world=world) for rank in range(world)]
+        sizes = [[len(batch) for batch in rank.epoch(0)] for rank in ranks]
+        assert sum(map(sum, sizes)) == count
+        assert size / 2 - 1 < min(map(min, sizes)) <= max(map(max, sizes)) <= size
     # An evaluation may be smaller than one batch; ranks without a sample get an empty batch, so that all keep step.
     assert [len(batch) for batch in loader(numbered(1), 4, drop_last=False, rank=1, world=2).epoch(0)] == [0]
 

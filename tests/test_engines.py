@@ -65,10 +65,11 @@ def test_ranks_follow_the_curve_of_one(tmp_path: Path, ranks: int) -> None:
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found, expected = json.loads(file.read_text()), curves(0, 1)
-    assert set(found) == {"vae", "gamix", "mmvm"}
+    assert set(found) == {"vae", "gamix", "mmvm", "rae"}
     for recipe, curve in found.items():
-        assert len(curve) == 8
+        assert [line["split"] for line in curve].count("train") == 8
         assert_alike(curve, expected[recipe], rel=1e-5)
+    assert found["rae"][-1]["split"] == "valid"  # Of which each rank has a part.
 
 
 def test_nodes_started_by_hand_share_one_run(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ __all__ = ["Batches", "mixed_seed"]
 class Batches:
     """Batches of one split on one rank, in an order that depends on `(seed, epoch)` only.
 
-    With G = batch_size * world, the global batch b of an epoch is `permutation[b * G : (b + 1) * G]` and rank r holds
-    its r-th contiguous part, so that all ranks together see what one rank with batch size G would see, flips included.
-    Both the permutation and the flips have generators of their own: nothing depends on the global random state, and
-    starting at a later batch gives the same batches as running up to it.
+    With G = batch_size * world, the global batch b of a training epoch is `permutation[b * G : (b + 1) * G]` and rank r
+    holds its r-th contiguous part, so that all ranks together see what one rank with batch size G would see, flips
+    included. Both the permutation and the flips have generators of their own: nothing depends on the global random
+    state, and starting at a later batch gives the same batches as running up to it.
 
     Arguments:
         split: The samples.
@@ -35,8 +35,8 @@ class Batches:
         seed: Seed of order, flips and binary draws.
         rank: This process.
         world: The number of processes.
-        drop_last: Leave out the samples that do not fill a global batch. Otherwise the last batch is smaller, shared
-            out among the ranks as evenly as can be (a rank may get an empty batch).
+        drop_last: Leave out the samples that do not fill a global batch. Otherwise all batches are a little smaller,
+            as many samples in each as can be, give or take one, and shared out among the ranks alike.
         resident: Keep the whole split on the device, as uint8 for images. Otherwise batches are gathered in memory
             and, where the device is not the CPU or the split is memory-mapped, one batch ahead in a thread.
 
@@ -49,7 +49,7 @@ class Batches:
         >>> split = Split(torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1))
         >>> batches = Batches(split, 4, data_range=None, device="cpu", shuffle=False, drop_last=False)
         >>> [batch.flatten().tolist() for batch in batches.epoch(0)]
-        [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0]]
+        [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
 
     def __init__(
@@ -137,9 +137,16 @@ class Batches:
         return torch.randperm(len(self.split), generator=generator)
 
     def _share(self, order: Tensor, batch: int) -> Tensor:
-        """This rank's part of a global batch of row numbers (or of anything else that has one entry a sample)."""
-        group = self.batch_size * self.world
-        return order[batch * group : (batch + 1) * group].tensor_split(self.world)[self.rank]
+        """The row numbers of this rank's part of a global batch."""
+        first, last = self._bounds(batch)
+        return order[first:last].tensor_split(self.world)[self.rank]
+
+    def _bounds(self, batch: int) -> tuple[int, int]:
+        """The places in the order at which a global batch begins and ends."""
+        if self.drop_last:
+            group = self.batch_size * self.world
+            return batch * group, (batch + 1) * group
+        return batch * len(self.split) // len(self), (batch + 1) * len(self.split) // len(self)
 
     def _read(self, reader: ThreadPoolExecutor, order: Tensor, batch: int) -> Future[Tensor]:
         """Gather a batch in the thread, into memory from which the device can copy by itself."""
@@ -186,8 +193,8 @@ class Batches:
         words = (*shape[:1], self.stream) if shape and self.stream else shape[:1]
         generator = torch.Generator(self.device).manual_seed(mixed_seed(self.seed, epoch, batch, *words))
         # One draw for the global batch: every rank makes the same one and takes its part.
-        group = min(self.batch_size * self.world, len(self.split) - batch * self.batch_size * self.world)
-        draws = torch.rand(group, *shape, generator=generator, device=self.device, dtype=torch.float32)
+        first, last = self._bounds(batch)
+        draws = torch.rand(last - first, *shape, generator=generator, device=self.device, dtype=torch.float32)
         return draws.tensor_split(self.world)[self.rank]
 
 

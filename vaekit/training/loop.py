@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from vaekit.data import Batches, Dataset, PairedBatches
+from vaekit.distributed import all_mean
 from vaekit.likelihoods.base import Likelihood
 from vaekit.models import VAE, Model
 from vaekit.observed import Observed
@@ -216,14 +217,17 @@ class Loop:
         session, options = self.session, self.options
         model = session.evaluated.eval()
         with _fixed_rng(session.fabric.device, options.seed):
-            meter: dict[str, float] = {}
+            sums: dict[str, float] = {}
+            samples = 0
             for x in self.valid.epoch(0):
                 # With the weights of the last step: epochs of a warm-up compare, and the best one is what it says.
                 with self.step.autocast():
                     output = session.objective.run(model, x, self.steps)
                     _, _, terms = session.objective.evaluate(output, x, self.steps)
                 for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):
-                    meter[name] = meter.get(name, 0.0) + value * len(x) / len(self.data.valid)
+                    sums[name] = sums.get(name, 0.0) + value * len(x)
+                samples += len(x)
+            meter = self._joint_means(sums, samples)
             self._write("valid", epoch, meter)
             last = session.step >= self.steps
             if options.sample_every and (last or (epoch + 1) % options.sample_every == 0):
@@ -231,6 +235,14 @@ class Loop:
         better = meter["loss"] < session.best
         session.best = min(session.best, meter["loss"])
         session.save("last", *(["best"] if better else []))
+
+    def _joint_means(self, sums: dict[str, float], samples: int) -> dict[str, float]:
+        """Return means over the samples of all ranks, the same on each: all ranks must call this together."""
+        if self.session.fabric.world_size > 1:
+            mine = torch.tensor([*sums.values(), samples], dtype=torch.float64, device=self.session.fabric.device)
+            *joint, samples = all_mean(mine).tolist()
+            sums = dict(zip(sums, joint, strict=True))
+        return {name: total / samples for name, total in sums.items()}
 
     def _draw(self, model: Model, epoch: int) -> None:
         if self.session.out is None or not self.session.fabric.is_global_zero:

@@ -245,18 +245,20 @@ class Trainer:
             drop_last=True,
             resident=resident,
         )
-        # Chunks of nearly equal size: batch-level terms must not meet a last batch of one.
-        chunks = math.ceil(len(data.valid) / batch_size)
+        # The ranks share validation, unless a batch has not a sample for each.
+        sharing = world if len(data.valid) // math.ceil(len(data.valid) / batch_size) >= world else 1
         valid = make_batches(
             data,
             data.valid,
-            math.ceil(len(data.valid) / chunks),
+            batch_size // sharing,
             model.data_range,
             device=fabric.device,
             shuffle=False,
             flip=False,
             binarize=binarize,
             seed=self.seed,
+            rank=fabric.global_rank % sharing,
+            world=sharing,
             drop_last=False,
             resident=False,
         )
