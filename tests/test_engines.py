@@ -177,6 +177,10 @@ def test_a_rank_that_dies_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_other_errors_of_ranks_stay_what_they_are() -> None:
+    with pytest.raises(vk.VaekitError, match="no part in the loss"), rank_errors():
+        raise RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one.")
+    with pytest.raises(vk.VaekitError, match="freeze or remove weights"):
+        vk.Trainer(strategy="ddp_find_unused_parameters_true")
     with pytest.raises(RuntimeError, match="shapes"), rank_errors():
         raise RuntimeError("shapes do not match")
     with pytest.raises(vk.VaekitError, match="another process of this run ended"), rank_errors():

@@ -82,6 +82,11 @@ def test_a_recipe_may_change_its_fusion_and_take_private_latents() -> None:
         ("vae", {"objective": "joint", "regularizers": {"kl": None}}, "the objective Joint is for several modalities"),
         ("joint", {"regularizers": {"kl": {}}}, "hold their KLs within themselves"),
         ("joint", {"adversary": {"discriminator": "patchgan"}}, "an adversary is for data of one modality"),
+        (
+            "masked-multimodal",
+            {"private": {"name": "independent", "latent_dim": 2, "auxiliary": True}},
+            "set it to false",
+        ),
         ("joint", {"objective": {"weights": {"m9": 2.0}}}, "objective.weights names no modality 'm9'"),
         ("mvtcae", {"fusion": "sum_pooling"}, "has no posterior for each modality"),
         ("mmvae-plus", {"private": None}, "private"),

@@ -75,7 +75,7 @@ def all_max(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def rank_errors() -> Iterator[None]:
-    """Turn the loss of another rank into one plain sentence.
+    """Turn the loss of another rank, or a gradient that the ranks wait for in vain, into one plain sentence.
 
     Examples:
         >>> with rank_errors():
@@ -86,6 +86,11 @@ def rank_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if "Expected to have finished reduction" in str(error):
+            raise VaekitError(
+                "some weights have no part in the loss, and several devices wait for their gradient in vain: freeze or "
+                "remove them"
+            ) from error
         lost = isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in _LOST)
         if not lost:
             raise

@@ -139,6 +139,11 @@ class PrivateFusion(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def learns_auxiliary(self) -> bool:
+        """Whether the auxiliary prior has parameters."""
+        return False
+
     def auxiliary(self) -> Distribution:
         r"""Return $r_m(\tilde z_m)$, `batch_shape (M,)`, `event_shape (private_dim,)`: the standard normal by default.
 

@@ -61,7 +61,8 @@ class IndependentPrivate(PrivateFusion):
         features: The numbers of features that the encoders give.
         latent_dim: The number D of shared latent dimensions.
         private_dim: The number P of dimensions of each private latent.
-        auxiliary: Whether the auxiliary prior has learned scales, which begin at one: see `auxiliary`.
+        auxiliary: Whether the auxiliary prior has learned scales, which begin at one: see `auxiliary`. For objectives
+            that draw from it, as `mmvae_plus` does.
 
     Examples:
         >>> fusion = IndependentPrivate([4, 6], 2, 3)
@@ -85,6 +86,11 @@ class IndependentPrivate(PrivateFusion):
         """Return the private posteriors, the same for every shared draw: `batch_shape (S, B, M)`."""
         return embedded.expand(torch.Size([*z.shape[:-1], len(self.features)]))
 
+    @property
+    def learns_auxiliary(self) -> bool:
+        """Whether the auxiliary prior has learned scales."""
+        return self.log_scale is not None
+
     def auxiliary(self) -> Distribution:
         r"""Return $r_m(\tilde z)=\mathcal N(0,\mathrm{diag}\,s_m^2)$ with learned scales, or the standard normal."""
         if self.log_scale is None:
@@ -94,4 +100,4 @@ class IndependentPrivate(PrivateFusion):
 
     def extra_repr(self) -> str:
         """Show the option."""
-        return f"auxiliary={self.log_scale is not None}"
+        return f"auxiliary={self.learns_auxiliary}"

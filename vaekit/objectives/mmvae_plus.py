@@ -62,6 +62,7 @@ class MMVAEPlus(MMVAE):
     """
 
     is_bound = False
+    draws_auxiliary = True
     private = True
 
     def _complete(self, model: MultimodalVAE, encoded: Encoded, z: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:

@@ -58,6 +58,8 @@ class MultimodalObjective(Objective):
 
     #: Whether distortion plus rate is, at beta 1 and without weights, a bound on -log p of the modalities there are.
     is_bound: bool = False
+    #: Whether private latents are also drawn from the private fusion's auxiliary prior.
+    draws_auxiliary: bool = False
 
     def __init__(
         self,
@@ -92,8 +94,8 @@ class MultimodalObjective(Objective):
             samples: The number of training samples.
 
         Raises:
-            VaekitError: The model has a single modality, lacks one that a weight names, or lacks what the objective
-                needs.
+            VaekitError: The model has a single modality, lacks one that a weight names, learns a prior that the
+                objective never draws from, or lacks what it needs.
         """
         if not isinstance(model, MultimodalVAE):
             raise VaekitError(
@@ -102,6 +104,11 @@ class MultimodalObjective(Objective):
         for name in self.weights:
             if name not in model.names:
                 raise VaekitError(f"objective.weights names no modality '{name}': {suggest(name, model.names)}")
+        if model.private is not None and model.private.learns_auxiliary and not self.draws_auxiliary:
+            raise VaekitError(
+                f"private.auxiliary learns a prior that the objective {type(self).__name__} never draws from: set it "
+                "to false, or use the objective mmvae_plus"
+            )
         modes, device = model.training, model.last_layer.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(0)

@@ -119,6 +119,11 @@ class Trainer:
             raise VaekitError(f"trainer.ema must lie between 0 and 1, not {ema:g}; leave it out for no average")
         if clip is not None and not clip > 0:
             raise VaekitError(f"trainer.clip must be above 0, not {clip:g}; leave it out for no clipping")
+        if "find_unused" in strategy:
+            raise VaekitError(
+                f"trainer.strategy '{strategy}' cannot see which weights a model's record depends on: use ddp, and "
+                "freeze or remove weights that have no part in the loss"
+            )
         if accelerator == "cuda" and not torch.cuda.is_available():
             raise VaekitError("trainer.accelerator is 'cuda' and no CUDA device is here: use 'auto' or 'cpu'")
         self.epochs, self.max_steps = epochs, max_steps
