@@ -730,12 +730,14 @@ def test_option_of_the_trainer_reaches_the_engine(option: str, monkeypatch: pyte
 
 
 def test_compile_compiles_every_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    compiled: list[str] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    compiled: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: compiled.append((type(self).__name__, mode)))
     see_training({"max_steps": 1}, tmp_path / "a", adversarial=True)
     assert not compiled
-    see_training({"max_steps": 1, "compile": True}, tmp_path / "b", adversarial=True)
-    assert compiled == ["SequentialEncoder", "SequentialDecoder", "PatchGAN"]
+    for option, mode in ((True, None), ("reduce-overhead", "reduce-overhead")):
+        compiled.clear()
+        see_training({"max_steps": 1, "compile": option}, tmp_path / str(option), adversarial=True)
+        assert compiled == [(name, mode) for name in ("SequentialEncoder", "SequentialDecoder", "PatchGAN")]
 
 
 def test_checkpoint_every(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

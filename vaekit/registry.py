@@ -339,7 +339,8 @@ def _is_misplaced_truth(value: Any, annotation: Any) -> bool:
     if isinstance(value, list | tuple):
         kinds = tuple(kind for each in kinds for kind in get_args(each))
         value = next((part for part in value if isinstance(part, bool)), None)
-    return isinstance(value, bool) and not any(kind in (bool, Any) for kind in kinds)
+    places = [kind in (bool, Any) or value in get_args(kind) for kind in kinds]  # A literal has values as arguments.
+    return isinstance(value, bool) and not any(places)
 
 
 def check_spec(registry: Registry, spec: str | Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from vaekit.training import profile  # noqa: E402
 
 BF16 = {"precision": "bf16"}
 COMPILED = {**BF16, "compile": True}
+GRAPHS = {**BF16, "compile": "reduce-overhead"}
 CONV = {"backbone": {"name": "conv", "width": 64}, "likelihood": {"name": "gaussian"}, "latent_dim": 128}
 #: Name: recipe, what lies over it, side of the images, batch size, options of the trainer.
 ROWS: dict[str, tuple[str, dict[str, Any], int, int, dict[str, Any]]] = {
@@ -45,6 +46,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], int, int, dict[str, Any]]] = {
     "gamix-64-float32": ("gamix", {}, 64, 256, {}),
     "gamix-64-bf16": ("gamix", {}, 64, 256, BF16),
     "gamix-64-bf16-compiled": ("gamix", {}, 64, 256, COMPILED),
+    "gamix-64-bf16-graphs": ("gamix", {}, 64, 256, GRAPHS),
     "gamix-author-256-bf16": ("gamix-author", {}, 256, 32, BF16),
     "gamix-author-256-bf16-compiled": ("gamix-author", {}, 256, 32, COMPILED),
 }

@@ -15,6 +15,8 @@ from vaekit.precision import at_least_float32
 
 __all__ = ["CategoricalLevels", "DiscretizedLogistic", "Levels"]
 
+_AT_A_TIME = 16  # levels
+
 
 class Levels(constraints.Constraint):
     """The numbers `low + (high - low) * k / (count - 1)` for k = 0, ..., count - 1.
@@ -146,11 +148,14 @@ class DiscretizedLogistic(_OnLevels):
         return (second - first.square()).clamp(min=0.0) * self.levels.step**2
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Return E[k] and E[k^2], level after level: all of them at once would take L times the memory of the data."""
+        """Return E[k] and E[k^2], a few levels at a time: all at once would take L times the memory of the data."""
         first = second = torch.zeros_like(self.loc)
-        for level in range(self.levels.count - 1):
-            beyond = torch.sigmoid(-self._edge(level))
-            first, second = first + beyond, second + (2 * level + 1) * beyond
+        loc, scale = self.loc.unsqueeze(-1), self.scale.unsqueeze(-1)
+        for begin in range(0, self.levels.count - 1, _AT_A_TIME):
+            end = min(begin + _AT_A_TIME, self.levels.count - 1)
+            some = torch.arange(begin, end, dtype=loc.dtype, device=loc.device)
+            beyond = torch.sigmoid((loc - self.levels.values(some + 0.5)) / scale)  # P(k > j) for each j of them
+            first, second = first + beyond.sum(-1), second + beyond @ (2.0 * some + 1.0)
         return first, second
 
     @torch.no_grad()

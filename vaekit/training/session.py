@@ -40,7 +40,7 @@ class Session:
         objective: The objective.
         optimizer_specs: `vae` and `discriminator` to optimiser, by name or mapping.
         ema: Decay of the weights' moving average, or `None`.
-        compiled: Whether to compile the networks.
+        compiled: Whether to compile the networks, or the mode to do it in.
         checkpointed: Whether the networks compute most activations anew for the gradient.
         out: The run directory, or `None` to keep nothing on disk.
     """
@@ -52,7 +52,7 @@ class Session:
         objective: Objective,
         optimizer_specs: Mapping[str, Any],
         ema: float | None,
-        compiled: bool,
+        compiled: bool | str,
         checkpointed: bool,
         out: Path | None,
     ) -> None:
@@ -74,7 +74,7 @@ class Session:
             checkpoint_activations(model.networks())
         if compiled:
             for network in (*model.networks(), *(m for name, m in modules.items() if name != "vae")):
-                network.compile()
+                network.compile(mode=None if compiled is True else compiled)
         shown = {"vae": Shown(model)} if shares else {}  # Of the others the forward pass returns a tensor.
         self.engines = {name: fabric.setup_module(module) for name, module in (modules | shown).items()}
         self.wrapped: dict[str, nn.Module] = {**self.engines, **{n: Opened(self.engines[n]) for n in shown}}

@@ -14,13 +14,16 @@ from vaekit.observed import Observed
 from vaekit.training.not_finite import Guard
 from vaekit.training.session import Session
 
-__all__ = ["Clock", "Step"]
+__all__ = ["Clock", "Compile", "Step"]
+
+Compile = Literal[False, True, "reduce-overhead", "max-autotune"]
 
 
 class StepOptions(Protocol):
     """What a step reads of the trainer's options."""
 
     accumulate: int
+    compile: Compile
     clip: float | None
     not_finite: Literal["stop", "skip"]
     precision: Literal["float32", "bf16"]
@@ -55,6 +58,8 @@ class Step:
     def take(self, x: Tensor | Observed) -> str:
         """Update every phase's parameters once; return what there is to say, mostly nothing."""
         session, said = self.session, ""
+        if self.options.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # What graphs gave in the step before may be written over.
         if self.guard is not None:
             self.guard.begin()
         streams = self._streams(x, session.wrapped)

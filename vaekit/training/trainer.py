@@ -29,7 +29,7 @@ from vaekit.training.optimizers import check_optimizer
 from vaekit.training.profile import Profile, StepTimes
 from vaekit.training.session import Session
 from vaekit.training.sharded import sharding
-from vaekit.training.step import Clock
+from vaekit.training.step import Clock, Compile
 from vaekit.training.tracking import Tracking
 
 __all__ = ["Fit", "Trainer"]
@@ -51,7 +51,8 @@ class Trainer:
         ema: Decay of a moving average of the weights, which is then what is evaluated and kept; `None` for none.
         clip: Largest gradient norm, per phase; `None` for no clipping.
         precision: `"float32"`, or `"bf16"` for networks under autocast to bfloat16 (densities stay in float32).
-        compile: Whether to run the networks through `torch.compile`.
+        compile: Whether to run the networks through `torch.compile`; or a mode of it: `"reduce-overhead"`, which
+            replays CUDA graphs, or `"max-autotune"`, which does so with the fastest kernels that it finds.
         accumulate: Parts into which each batch is split, one after another, before an optimiser step: as much less
             memory for activations. Terms of the whole batch are then those of a part.
         activation_checkpointing: Whether the networks keep few activations and compute the others again for the
@@ -84,7 +85,7 @@ class Trainer:
         ema: float | None = None,
         clip: float | None = None,
         precision: Literal["float32", "bf16"] = "float32",
-        compile: bool = False,
+        compile: Compile = False,
         accumulate: int = 1,
         activation_checkpointing: bool = False,
         not_finite: Literal["stop", "skip"] = "stop",
