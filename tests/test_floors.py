@@ -39,6 +39,7 @@ FLOORS = {
         "places",
         "reproducing",
         "run",
+        "run_base",
         "run_evaluation",
         "run_report",
         "rundir",
