@@ -1,6 +1,6 @@
 """The four-way ablation of GAMIX-VAE: {ordinary KL, population KL} x {no adversary, adversary}, for K = 1 and K = 4.
 
-    python tests/benchmarks/ablation.py [--data digits] [--epochs 60] [--seeds 1]
+    python -m tests.benchmarks.ablation [--data digits] [--epochs 60] [--seeds 1]
 
 Every row is the recipe `gamix` at equal steps; the rows differ in nothing but what their columns say. With the
 ordinary KL, the variance-collapse term is left out: the KL holds the variances itself.

@@ -1,7 +1,7 @@
 """Training throughput of the Gaussian VAE against pythae, side by side in one run.
 
     pip install pythae
-    python tests/benchmarks/against_pythae.py [--data-root FOLDER] [--samples 10240] [--batch-size 128] [--rounds 5]
+    python -m tests.benchmarks.against_pythae [--data-root FOLDER] [--samples 10240] [--batch-size 128] [--rounds 5]
 
 Both train the same networks (vaekit's, wrapped for pythae) with Adam on the same Fashion-MNIST images, binary
 cross-entropy and closed-form KL, through their own trainers: one epoch each in turn, so that whatever else the machine

@@ -1,6 +1,6 @@
 """Images per second of `Batches` against torchvision's ImageFolder + DataLoader over the same JPEG files.
 
-Run it as `python tests/benchmarks/data.py [FOLDER]`. Without a folder it writes 3,000 JPEG files of CelebA's size
+Run it as `python -m tests.benchmarks.data [FOLDER]`. Without a folder it writes 3,000 JPEG files of CelebA's size
 (178x218). Both sides crop the centre 140, resize to 64, flip at random, scale to (-1, 1) and end on the device; they
 take turns, and the ratio of each turn is printed, so that a busy machine slows both.
 """

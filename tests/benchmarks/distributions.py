@@ -1,6 +1,6 @@
 """Forward and backward of draws, KLs and log-densities beside the counterpart of torch or Pyro, where there is one.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/distributions.py
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.distributions
 
 Prints a Markdown table. The two take turns within one run, and a time is the least processor time of all rounds, of one
 thread: what else the machine does counts little. Each builds its distribution anew, as in a training step, without

@@ -1,6 +1,6 @@
 """Bias and variance of the mixture estimators on a small decoder, against the stratified one.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/estimators.py
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.estimators
 
 One datum x, a fixed random decoder (D -> 32 tanh -> 16) and f(z) = |x - decoder(z)|^2 / (2 * 0.3^2) in nats. Every
 estimator gives the gradient of E_q f many times; the table has, for the logits and for locations and scales together,

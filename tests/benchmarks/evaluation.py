@@ -1,6 +1,6 @@
 """FID, KID, precision, recall and inception score of two folders: vaekit against torch-fidelity's own loop.
 
-    python tests/benchmarks/evaluation.py [--images 512] [--side 64] [--batch-size 64] [--rounds 3]
+    python -m tests.benchmarks.evaluation [--images 512] [--side 64] [--batch-size 64] [--rounds 3]
 
 Both use the Inception network with the same weights (random ones: the time does not depend on them), the same PNG files
 and batches, without a cache; they take turns. Figures of the two are compared as well.

@@ -1,6 +1,6 @@
 """What a GPU makes of the flagship: one command, under nine minutes, a table and a JSON file.
 
-    python tests/benchmarks/gpu.py [--out gpu.json] [--rows gamix-64 ...]
+    python -m tests.benchmarks.gpu [--out gpu.json] [--rows gamix-64 ...]
 
 For each row: training throughput, the share of the device's own ceiling in bf16 matrix products (measured first, in the
 same run) that the steps reach, peak memory, and the share of a step that waits for data. A step's floating-point

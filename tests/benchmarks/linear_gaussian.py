@@ -1,6 +1,6 @@
 """Objectives and fusions on the linear-Gaussian benchmark, where the likelihood and every posterior are known exactly.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/linear_gaussian.py --sparse --seeds 3 --markdown
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.linear_gaussian --sparse --seeds 3 --markdown
 
 Every row is the recipe `masked-multimodal` on the data set `linear-gaussian` with another objective or fusion, on
 equal steps. All figures are in nats per sample, on the test split. `gap` is that of log p(x) to the truth, and `best`

@@ -1,6 +1,6 @@
 """Forward and backward of one draw per sample: vaekit's GaussianMixture beside Pyro's MixtureOfDiagNormals.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/mixture.py
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.mixture
 
 The candidates take turns within one run, so that a busy machine slows all of them; a time is the least of all rounds.
 Both build their distribution anew, as in a training step, and give the gradients of logits, locations and scales.

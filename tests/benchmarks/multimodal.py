@@ -1,7 +1,7 @@
 """Every recipe of several modalities on PolyMNIST, on equal budgets, over values of beta: representation and coherence.
 
     vaekit classifiers polymnist --data-root DIR --set modalities=3 --epochs 10 --out classifiers.safetensors
-    python tests/benchmarks/multimodal.py --data-root DIR --classifiers classifiers.safetensors --out DIR2
+    python -m tests.benchmarks.multimodal --data-root DIR --classifiers classifiers.safetensors --out DIR2
 
 One row for each recipe and beta: the mean accuracy of linear probes on the posterior means of one modality and of all,
 conditional coherence given one modality and given all but one, joint coherence, and the mean absolute error of test

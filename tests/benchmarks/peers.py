@@ -1,7 +1,7 @@
 """Training throughput of MoPoE and MVTCAE against MultiVae, side by side in one run.
 
     pip install multivae
-    python tests/benchmarks/peers.py [--backbone small|mlp|conv] [--modalities 3] [--rounds 5]
+    python -m tests.benchmarks.peers [--backbone small|mlp|conv] [--modalities 3] [--rounds 5]
 
 Both libraries train the same networks (vaekit's, wrapped for MultiVae) with Adam on the same samples in the same batch
 size, through their own trainers: one epoch each in turn, so that whatever else the machine does meets both. Read the

@@ -1,7 +1,7 @@
 """What a training step costs: by layout, precision and compilation, and as the model and the batch grow.
 
-    python tests/benchmarks/steps.py layouts [--rounds 7]
-    python tests/benchmarks/steps.py growth [--rounds 7] [--figure cost.png] [--json cost.json]
+    python -m tests.benchmarks.steps layouts [--rounds 7]
+    python -m tests.benchmarks.steps growth [--rounds 7] [--figure cost.png] [--json cost.json]
 
 A step is forward, backward and a fused update of every phase on one batch on the device. `layouts` prints one table for
 each network; the candidates take turns, and a ratio is the median over neighbouring rounds. `growth` changes one thing

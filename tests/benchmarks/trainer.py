@@ -1,6 +1,6 @@
 """Training throughput of the trainer against bare PyTorch loops, side by side in one run.
 
-    python tests/benchmarks/trainer.py
+    python -m tests.benchmarks.trainer
 
 Two loops stand beside the trainer: one over the same modules (the VAE, its likelihood, the KL), and one that uses the
 networks alone and writes the Gaussian VAE's formulas out by hand, with no distribution objects at all. All train the

@@ -1,0 +1,1 @@
+"""The tests, and benchmarks that are run by hand."""
