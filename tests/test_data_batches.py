@@ -96,10 +96,14 @@ def test_reading_thread_ends_with_the_epoch() -> None:
 def test_batches_that_leave_nothing_out() -> None:
     assert len(loader(numbered(10), 4)) == 2
     smaller = loader(numbered(10), 4, drop_last=False, shuffle=False)
-    assert [len(batch) for batch in smaller.epoch(0)] == [3, 3, 4]
+    assert [len(batch) for batch in smaller.epoch(0)] == [4, 4, 2]
     assert len(smaller) == 3
+    even = loader(numbered(10), 4, drop_last=False, even=True, shuffle=False)
+    assert [numbers(batch) for batch in even.epoch(0)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
     for count, size, world in ((4001, 5, 1), (61, 5, 2), (100, 8, 3)):  # No last batch of one.
-        ranks = [loader(numbered(count), size, drop_last=False, rank=rank, world=world) for rank in range(world)]
+        ranks = [
+            loader(numbered(count), size, drop_last=False, even=True, rank=rank, world=world) for rank in range(world)
+        ]
         sizes = [[len(batch) for batch in rank.epoch(0)] for rank in ranks]
         assert sum(map(sum, sizes)) == count
         assert size / 2 - 1 < min(map(min, sizes)) <= max(map(max, sizes)) <= size
@@ -180,6 +184,7 @@ def test_batches_may_be_changed_by_the_caller() -> None:
         ({"size": 0}, "batch_size must be 1 or more"),
         ({"size": 11}, "batch_size 11 needs 11 samples, but the split has 10: lower batch_size"),
         ({"size": 6, "world": 2}, "batch_size 6 on 2 devices needs 12 samples"),
+        ({"size": 6, "even": True}, "set drop_last to false"),
         ({"size": 2, "seed": -1}, "seed 0 or more"),
     ],
 )

@@ -50,7 +50,7 @@ def test_the_decorator_returns_the_part_and_keeps_its_metadata(registry: Registr
     assert decorated is part
     assert registry.get("mine") is part
     info = registry.info("mine")
-    assert (info.about, info.source, info.provider) == ("one line", "me", __name__)
+    assert (info.about, info.source, info.provider) == ("one line", "me", __name__.split(".")[0])
     assert info.only_with == {"priors": ("standard_normal",)}
     with pytest.raises(dataclasses.FrozenInstanceError):
         info.about = "another"  # type: ignore[misc]

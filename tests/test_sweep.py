@@ -13,7 +13,7 @@ import yaml
 from helpers import call
 from sweep_helpers import ARGUMENTS, TINY, draw_no_reports
 
-import vaekit.run
+from vaekit import run_base
 from vaekit.config import read_recipe, resolve
 from vaekit.errors import VaekitError
 from vaekit.evaluation.records import read_records
@@ -150,8 +150,8 @@ def test_a_figure_that_is_not_there(tmp_path: Path) -> None:
 
 def test_data_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    load = vaekit.run.load
-    monkeypatch.setattr(vaekit.run, "load", lambda *given, **options: loaded.append(options) or load(*given, **options))
+    load = run_base.load
+    monkeypatch.setattr(run_base, "load", lambda *given, **options: loaded.append(options) or load(*given, **options))
     over = {"data.batch_size": [10, 20], "latent_dim": [2, 3]}
     sweep("vae", over, sampler="grid", trials=2, metric="neighbours.accuracy", samples=6, out=tmp_path / "s", **TINY)
     assert len(loaded) == 1

@@ -18,10 +18,10 @@ __all__ = ["Batches", "mixed_seed"]
 class Batches:
     """Batches of one split on one rank, in an order that depends on `(seed, epoch)` only.
 
-    With G = batch_size * world, the global batch b of a training epoch is `permutation[b * G : (b + 1) * G]` and rank r
-    holds its r-th contiguous part, so that all ranks together see what one rank with batch size G would see, flips
-    included. Both the permutation and the flips have generators of their own: nothing depends on the global random
-    state, and starting at a later batch gives the same batches as running up to it.
+    With G = batch_size * world, the global batch b of an epoch is `permutation[b * G : (b + 1) * G]` and rank r holds
+    its r-th contiguous part, so that all ranks together see what one rank with batch size G would see, flips included.
+    Both the permutation and the flips have generators of their own: nothing depends on the global random state, and
+    starting at a later batch gives the same batches as running up to it.
 
     Arguments:
         split: The samples.
@@ -35,21 +35,23 @@ class Batches:
         seed: Seed of order, flips and binary draws.
         rank: This process.
         world: The number of processes.
-        drop_last: Leave out the samples that do not fill a global batch. Otherwise all batches are a little smaller,
-            as many samples in each as can be, give or take one, and shared out among the ranks alike.
+        drop_last: Leave out the samples that do not fill a global batch. Otherwise the last batch is smaller, shared
+            out among the ranks as evenly as can be (a rank may get an empty batch).
+        even: Make all batches a little smaller instead of the last one much, so that they have the same number of
+            samples, give or take one.
         resident: Keep the whole split on the device, as uint8 for images. Otherwise batches are gathered in memory
             and, where the device is not the CPU or the split is memory-mapped, one batch ahead in a thread.
 
     Raises:
-        VaekitError: `drop_last` with fewer samples than one global batch, flips of samples that are not images,
-            binary draws of samples that have no grey values, or a split that does not fit on the device.
+        VaekitError: `drop_last` with fewer samples than one global batch or with `even`, flips of samples that are not
+            images, binary draws of samples that have no grey values, or a split that does not fit on the device.
 
     Examples:
         >>> import torch
         >>> split = Split(torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1))
         >>> batches = Batches(split, 4, data_range=None, device="cpu", shuffle=False, drop_last=False)
         >>> [batch.flatten().tolist() for batch in batches.epoch(0)]
-        [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+        [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0]]
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         drop_last: bool = True,
+        even: bool = False,
         resident: bool = False,
     ) -> None:
         if batch_size < 1 or seed < 0:
@@ -77,6 +80,8 @@ class Batches:
                 f"batch_size {batch_size}{ranks} needs {batch_size * world:,} samples, but the split has "
                 f"{len(split):,}: lower batch_size"
             )
+        if even and drop_last:
+            raise VaekitError("even is for batches that leave nothing out: set drop_last to false")
         if flip and len(split.shape) != 3:
             raise VaekitError(f"flip is for images, and these samples have shape {split.shape}")
         self.split = split
@@ -93,6 +98,7 @@ class Batches:
         self.rank = rank
         self.world = world
         self.drop_last = drop_last
+        self.even = even
         self._hold(resident)
 
     def _hold(self, resident: bool) -> None:
@@ -143,10 +149,10 @@ class Batches:
 
     def _bounds(self, batch: int) -> tuple[int, int]:
         """The places in the order at which a global batch begins and ends."""
-        if self.drop_last:
-            group = self.batch_size * self.world
-            return batch * group, (batch + 1) * group
-        return batch * len(self.split) // len(self), (batch + 1) * len(self.split) // len(self)
+        if self.even:
+            return batch * len(self.split) // len(self), (batch + 1) * len(self.split) // len(self)
+        group = self.batch_size * self.world
+        return batch * group, min((batch + 1) * group, len(self.split))
 
     def _read(self, reader: ThreadPoolExecutor, order: Tensor, batch: int) -> Future[Tensor]:
         """Gather a batch in the thread, into memory from which the device can copy by itself."""

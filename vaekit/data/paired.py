@@ -34,7 +34,7 @@ class PairedBatches:
     Examples:
         >>> split = PairedSplit({"a": Split(torch.zeros(5, 3)), "b": Split(torch.ones(5, 2))})
         >>> [len(x) for x in PairedBatches(split, 2, data_range={}, drop_last=False).epoch(0)]
-        [1, 2, 2]
+        [2, 2, 1]
     """
 
     def __init__(

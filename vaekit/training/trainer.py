@@ -266,6 +266,7 @@ class Trainer:
             rank=fabric.global_rank % sharing,
             world=sharing,
             drop_last=False,
+            even=True,
             resident=False,
         )
         if resume:
