@@ -127,6 +127,17 @@ def test_nothing_to_checkpoint_is_a_sentence() -> None:
         checkpoint_activations([nn.Linear(2, 2)])
 
 
+def test_a_chain_with_a_forward_of_its_own_is_left_alone() -> None:
+    class Reversed(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in reversed(list(self)):
+                x = layer(x)
+            return x
+
+    with pytest.raises(vk.VaekitError, match="no chain of four layers"):
+        checkpoint_activations([Reversed(*(nn.Linear(2, 2) for _ in range(5)))])
+
+
 # ---- not finite ----------------------------------------------------------------------------------------------------
 
 

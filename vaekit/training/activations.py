@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import pairwise
+from typing import TypeGuard
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -52,9 +53,13 @@ def checkpoint_activations(networks: Iterable[nn.Module]) -> None:
 
 def longest_chains(networks: Iterable[nn.Module]) -> list[nn.Sequential]:
     """Return the longest chain of layers of each network, if it has four layers or more."""
-    found = [[part for part in network.modules() if isinstance(part, nn.Sequential)] for network in networks]
+    found = [[part for part in network.modules() if _is_plain(part)] for network in networks]
     longest = [max(chains, key=len) for chains in found if chains]
     return [chain for chain in longest if len(chain) >= 4]
+
+
+def _is_plain(part: nn.Module) -> TypeGuard[nn.Sequential]:
+    return type(part) in (nn.Sequential, _Checkpointed)  # Another class may do something else with its layers.
 
 
 class _Checkpointed(nn.Sequential):
