@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import vaekit as vk
+from vaekit.backbones.layers import Maps
 from vaekit.cli.main import main
 from vaekit.config import RunConfig, read_recipe, recipe_names, resolve
 from vaekit.data import Dataset, Split, StreamedBatches, load
@@ -75,6 +76,16 @@ def built(config: RunConfig, shape: tuple[int, ...] = (1, 8, 8)) -> tuple[vk.VAE
     from vaekit import build
 
     return build.model(config, shape), build.objective(config, shape)
+
+
+def in_default_layout(network: nn.Module) -> nn.Module:
+    """Lay a network out as PyTorch does where nothing is said: its kernels, and the maps that it makes of rows."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, Maps):
+                height, width, channels = layer.unflattened_size
+                setattr(parent, name, nn.Unflatten(1, (channels, height, width)))
+    return network.to(memory_format=torch.contiguous_format)
 
 
 def random_images(count: int = 64, shape: tuple[int, ...] = (1, 8, 8), seed: int = 0) -> Dataset:

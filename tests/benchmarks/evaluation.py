@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fidelity_helpers import inception_state, write_images  # noqa: E402
 
 from vaekit.evaluation import compare_images, load_extractor  # noqa: E402
-from vaekit.training.allocator import keep_freed_memory  # noqa: E402
+from vaekit.training.cpu import keep_freed_memory  # noqa: E402
 
 CUDA = torch.cuda.is_available()
 

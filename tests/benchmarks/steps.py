@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers import built  # noqa: E402
+from helpers import built, in_default_layout  # noqa: E402
 
 from vaekit.config import read_recipe, resolve  # noqa: E402
-from vaekit.training.allocator import keep_freed_memory  # noqa: E402
+from vaekit.training.cpu import keep_freed_memory  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], int]] = {
@@ -63,7 +63,9 @@ def step(
     model, objective = built(resolve(read_recipe(recipe), overlay), shape)
     objective.prepare(model, 10_000)
     networks: list[Any] = [model.to(DEVICE), objective.to(DEVICE)]
-    if layout is not None:
+    if layout is torch.contiguous_format:
+        networks = [in_default_layout(network) for network in networks]
+    elif layout is not None:
         networks = [network.to(memory_format=layout) for network in networks]
     wrapped = objective.modules_by_phase(model)
     if compiled:

@@ -25,6 +25,7 @@ from helpers import built, random_images  # noqa: E402
 from vaekit.config import read_recipe, resolve  # noqa: E402
 from vaekit.data import Dataset  # noqa: E402
 from vaekit.distributions import kl_divergence  # noqa: E402
+from vaekit.training.cpu import ask_for_gpus_once  # noqa: E402
 from vaekit.training.trainer import Trainer  # noqa: E402
 
 ROUNDS = 7
@@ -101,6 +102,7 @@ def compare(name: str, overlay: dict, shape: tuple[int, ...], batch: int, steps:
 
 def main() -> None:
     """Print the table."""
+    ask_for_gpus_once()  # Bare loops have no Fabric beside them, which would make torch look for GPUs at each step.
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; samples/s, median of {ROUNDS} rounds")
     print("| networks | loop over modules | loop of formulas | vaekit | to modules | to formulas |\n|" + "---|" * 6)
     compare("mlp 512-256, 1x28x28, batch 128", {}, (1, 28, 28), 128, 200)

@@ -76,10 +76,10 @@ class Downsample(nn.Module):
             return self.conv(x)
         kernel = self.conv.kernel_size[0]
         totals = [max((-(-size // 2) - 1) * 2 + kernel - size, 0) for size in x.shape[2:]]
-        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
-        if (top, left) != (bottom, right):
-            x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
-        return F.conv2d(x, self.conv.weight, self.conv.bias, self.conv.stride, (top, left))  # No copy with the zeros.
+        odd = [total % 2 for total in totals]
+        if any(odd):  # The convolution adds as many zeros on both sides, without a copy of the map.
+            x = F.pad(x, (0, odd[1], 0, odd[0]))
+        return F.conv2d(x, self.conv.weight, self.conv.bias, self.conv.stride, [total // 2 for total in totals])
 
 
 class Upsample(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,14 +161,16 @@ class Objective(nn.Module):
         return self._regularize(latents, step)[0]
 
     def _regularize(self, latents: Latents, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        latents = dataclasses.replace(latents, step=step)
-        total = latents.z.new_zeros(())
+        if latents.step != step:
+            latents = dataclasses.replace(latents, step=step)
+        weighted: list[Tensor] = []
         terms: dict[str, Tensor] = {}
         with without_autocast(latents.z.device):
             for name, regularizer in self.terms.items():
-                value = regularizer(latents)
-                total = total + regularizer.weight(step) * value
+                value, weight = regularizer(latents), regularizer.weight(step)
+                weighted.append(value if weight == 1 else weight * value)
                 terms[name] = value.detach()
+            total = functools.reduce(torch.add, weighted) if weighted else latents.z.new_zeros(())
         return total, terms
 
     def evaluate(self, output: Any, x: Any, step: int = 0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -222,10 +225,12 @@ class Objective(nn.Module):
 
     def _critics(self, output: Output, step: int, wrapped: Mapping[str, nn.Module]) -> Iterator[Phase]:
         """Yield the update of every critic, on the draws of the same forward pass."""
+        critics = {name: term for name, term in self.terms.items() if term.critic is not None}
+        if not critics:
+            return
         latents = output.latents
         latents = dataclasses.replace(latents, z=latents.z.detach(), weights=latents.weights.detach(), step=step)
-        for name, term in self.terms.items():
-            if term.critic is not None:
-                with without_autocast(latents.z.device):
-                    loss = term.critic_loss(wrapped[f"{name}_critic"], latents)
-                yield Phase(f"{name}_critic", loss, {f"{name}_critic": loss.detach()})
+        for name, term in critics.items():
+            with without_autocast(latents.z.device):
+                loss = term.critic_loss(wrapped[f"{name}_critic"], latents)
+            yield Phase(f"{name}_critic", loss, {f"{name}_critic": loss.detach()})

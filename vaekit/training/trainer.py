@@ -20,7 +20,7 @@ from vaekit.models import Model
 from vaekit.objectives.elbo import Objective
 from vaekit.registry import check_spec
 from vaekit.registry import loggers as logger_registry
-from vaekit.training.allocator import keep_freed_memory
+from vaekit.training.cpu import ask_for_gpus_once, keep_freed_memory
 from vaekit.training.interrupt import listen
 from vaekit.training.listeners import Listener
 from vaekit.training.loggers import Logger
@@ -223,6 +223,7 @@ class Trainer:
         self.check(model, objective, batch_size, len(data.fitted_to))
         fabric = self.launch()
         if fabric.device.type == "cpu":
+            ask_for_gpus_once()
             keep_freed_memory()
         world = fabric.world_size
         torch.manual_seed(self.seed + fabric.global_rank)
