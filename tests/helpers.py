@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -101,6 +102,13 @@ def numbered_image(number: int, size: int = 8, format: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (size, size), (number % 256, number // 256, 7)).save(file, format)
     return file.getvalue()
+
+
+def free_port() -> int:
+    """Return a port that no one listens on, for processes to meet at."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
 
 
 def write_tar(file: Path, members: Iterable[tuple[str, bytes]]) -> Path:

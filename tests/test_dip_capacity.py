@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing as mp
-from helpers import built, tiny
+from helpers import built, free_port, tiny
 from torch import Tensor
 
 from vaekit.distributions import GaussianMixture, draw, kl_divergence
@@ -94,10 +93,7 @@ def work(rank: int, world: int, port: int, folder: str) -> None:
 
 
 def test_two_ranks_equal_the_joint_batch(tmp_path: Path) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(work, (2, port, str(tmp_path)), nprocs=2)
+    mp.spawn(work, (2, free_port(), str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for index, kind in enumerate(("i", "ii")):
         value, *joint = value_and_gradients(*inputs(), kind)

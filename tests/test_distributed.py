@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing as mp
+from helpers import free_port
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
@@ -56,10 +56,7 @@ def work(rank: int, world: int, port: int, folder: str) -> None:
 
 
 def test_two_ranks_equal_the_joint_batch(tmp_path: Path) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(work, (2, port, str(tmp_path)), nprocs=2)
+    mp.spawn(work, (2, free_port(), str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for index, variance in enumerate(("means", "total")):
         value, mean, spread, of_loc, of_scale = value_and_gradients(*inputs(), variance)
@@ -114,10 +111,7 @@ def share_out(rank: int, world: int, port: int, folder: str) -> None:
 
 
 def test_large_layers_are_whole_for_their_turn_only(tmp_path: Path) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(share_out, (2, port, str(tmp_path)), nprocs=2)
+    mp.spawn(share_out, (2, free_port(), str(tmp_path)), nprocs=2)
     alone = network()
     (alone(torch.eye(2, 3)).square().sum() / 2).backward()  # Gradients are means over ranks.
     for shown, gradients in torch.load(tmp_path / "found.pt", weights_only=True).values():

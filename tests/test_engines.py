@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from curves_of_ranks import curves
+from helpers import free_port
 
 import vaekit as vk
 from vaekit.distributed import rank_errors
@@ -74,15 +74,13 @@ def test_ranks_follow_the_curve_of_one(tmp_path: Path, ranks: int) -> None:
 
 def test_nodes_started_by_hand_share_one_run(tmp_path: Path) -> None:
     """Only the first node's process writes and speaks, also before the two have met."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "vaekit.cli.main", "run", "vae", "--out", str(tmp_path / "run"), "--nodes", "2"]
     command += ["--set", "trainer.max_steps=6", "--set", "trainer.log_every=1"]
     nodes = [
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**ENVIRONMENT, "NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            env={**ENVIRONMENT, "NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         ) for rank in (0, 1)
     ]  # fmt: skip
     said = [node.communicate(timeout=300) for node in nodes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing as mp
-from helpers import built, random_images, tiny
+from helpers import built, free_port, random_images, tiny
 from torch.nn.parallel import DistributedDataParallel
 
 import vaekit as vk
@@ -171,10 +170,7 @@ def work(rank: int, world: int, port: int, folder: str) -> None:
 
 
 def test_two_ranks_average_the_gradients_of_the_critic(tmp_path: Path) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(work, (2, port, str(tmp_path)), nprocs=2)
+    mp.spawn(work, (2, free_port(), str(tmp_path)), nprocs=2)
     (first, shared), (second, same) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for mine, other, a, b in zip(first, second, shared, same, strict=True):
         torch.testing.assert_close(a, (mine + other) / 2)

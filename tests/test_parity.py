@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import free_port
 from safetensors.torch import load_file
 
 SCRIPTS = {"gamix": "parity_loop.py", "masked-multimodal": "parity_multimodal.py"}
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 def start(recipe: str, which: str, folder: Path, world: int, rank: int, port: str) -> subprocess.Popen:
@@ -32,7 +26,7 @@ def start(recipe: str, which: str, folder: Path, world: int, rank: int, port: st
 @pytest.mark.parametrize("recipe", SCRIPTS)
 @pytest.mark.parametrize("world", [1, 2])
 def test_same_weights_as_a_plain_loop(tmp_path: Path, world: int, recipe: str) -> None:
-    port = free_port()
+    port = str(free_port())
     running = [start(recipe, "plain", tmp_path, world, rank, port) for rank in range(world)]
     running.append(start(recipe, "trainer", tmp_path, world, 0, port))
     for process in running:
