@@ -79,6 +79,19 @@ def test_times_are_put_down_to_what_they_went_to(tmp_path: Path) -> None:
     assert (tmp_path / "profile" / "summary.html").is_file()
 
 
+def test_a_device_is_never_busier_than_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads beside those that compute work as well."""
+    began = time.process_time()
+    monkeypatch.setattr(time, "process_time", lambda: began + 1000 * time.perf_counter())
+    times = StepTimes("cpu, 1 thread", 1)
+    clock = Profile(1, tmp_path / "profile", times, torch.device("cpu"))
+    for _ in range(clock.needed):
+        torch.ones(2).sum()
+        clock.end_step()
+    assert times.busy == 1.0
+    assert "for 100 % of their time, and for 0 % they do not" in profile_page(times)
+
+
 def test_names_on_the_page_are_text() -> None:
     page = profile_page(StepTimes("<b>cpu</b>", 4, steps=1, seconds=1.0, parts={"<i>data</i>": 1.0}))
     assert "<b>" not in page

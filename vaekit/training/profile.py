@@ -144,7 +144,8 @@ class Profile(Clock):
         calls = {e.key: e.count / self.traced for e in averages}
         costly = sorted(spent, key=lambda key: -spent[key])[:12]
         times.operations = [(key, spent[key] / total, calls[key]) for key in costly if total and spent[key]]
-        times.busy = total / 1e6 / wall if cuda else worked / wall / torch.get_num_threads()
+        # More than all is possible: kernels of several streams, and threads beside those that compute.
+        times.busy = min(1.0, total / 1e6 / wall if cuda else worked / wall / torch.get_num_threads())
         self.folder.mkdir(parents=True, exist_ok=True)
         with storage_errors(self.folder):
             self._profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
