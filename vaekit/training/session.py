@@ -218,8 +218,9 @@ class Session:
             ) from error
         if (ranks := len(state["rng"])) != self.fabric.world_size:
             self.notes.append(
-                f"the run had {ranks} processes and has {self.fabric.world_size} now: batches stay the same, and noise "
-                "is drawn anew, so that its figures are no longer bit-identical to those of a run never stopped"
+                f"the run had {ranks} process{'es' if ranks > 1 else ''} and has {self.fabric.world_size} now: batches "
+                "stay the same, and noise is drawn anew, so that its figures are no longer bit-identical to those of a "
+                "run never stopped"
             )
         self.step, self.best = state["step"], state["best"]
         self._earlier, self._began = state.get("seconds", 0.0), time.perf_counter()  # An older checkpoint has none.
