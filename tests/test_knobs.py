@@ -732,12 +732,14 @@ def test_option_of_the_trainer_reaches_the_engine(option: str, monkeypatch: pyte
 def test_compile_compiles_every_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compiled: list[tuple[str, str | None]] = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, mode: compiled.append((type(self).__name__, mode)))
+    monkeypatch.setattr(torch.compiler, "reset", lambda: compiled.append(("reset", None)))
     see_training({"max_steps": 1}, tmp_path / "a", adversarial=True)
     assert not compiled
     for option, mode in ((True, None), ("reduce-overhead", "reduce-overhead")):
         compiled.clear()
         see_training({"max_steps": 1, "compile": option}, tmp_path / str(option), adversarial=True)
-        assert compiled == [(name, mode) for name in ("SequentialEncoder", "SequentialDecoder", "PatchGAN")]
+        parts = [(name, mode) for name in ("SequentialEncoder", "SequentialDecoder", "PatchGAN")]
+        assert compiled == [("reset", None), *parts]
 
 
 def test_checkpoint_every(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

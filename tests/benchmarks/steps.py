@@ -122,6 +122,7 @@ def in_turn(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, lis
 def layouts(rounds: int) -> None:
     """Print the grid of layouts, precisions and compilation."""
     for network, spec in NETWORKS.items():
+        torch.compiler.reset()  # torch counts how often a layer's code was compiled, whatever the model.
         seconds = in_turn({name: step(*spec, *how) for name, how in LAYOUTS.items()}, rounds)
         first = next(iter(seconds.values()))
         print(f"\n| {network} | ms a step | times as fast |\n|---|---|---|")

@@ -73,6 +73,8 @@ class Session:
         if checkpointed:
             checkpoint_activations(model.networks())
         if compiled:
+            # torch gives a layer's code up after eight compilations, and those of earlier runs in this process count.
+            torch.compiler.reset()
             for network in (*model.networks(), *(m for name, m in modules.items() if name != "vae")):
                 network.compile(mode=None if compiled is True else compiled)
         shown = {"vae": Shown(model)} if shares else {}  # Of the others the forward pass returns a tensor.
